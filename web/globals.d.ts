@@ -1,0 +1,75 @@
+// What the type checker cannot find by itself: the globals of workers, and modules that lie elsewhere in the
+// finished site than in this folder.
+
+/** The global object of a dedicated worker: cast `globalThis` to it, by way of `unknown`. */
+interface DedicatedWorkerGlobalScope extends EventTarget, WindowOrWorkerGlobalScope {
+  readonly name: string;
+  readonly location: WorkerLocation;
+  readonly navigator: WorkerNavigator;
+  onmessage: ((event: MessageEvent) => void) | null;
+  onmessageerror: ((event: MessageEvent) => void) | null;
+  postMessage(message: unknown, transfer: Transferable[]): void;
+  postMessage(message: unknown, options?: StructuredSerializeOptions): void;
+  close(): void;
+}
+
+interface WorkerLocation {
+  readonly href: string;
+  readonly origin: string;
+  readonly search: string;
+}
+
+interface WorkerNavigator extends NavigatorLocks, NavigatorStorage {
+  readonly userAgent: string;
+}
+
+interface FileSystemFileHandle {
+  /** With the mode that lets several handles be open at once; browsers without it ignore the argument. */
+  createSyncAccessHandle(options?: {
+    mode?: "readwrite" | "read-only" | "readwrite-unsafe";
+  }): Promise<FileSystemSyncAccessHandle>;
+}
+
+interface FileSystemSyncAccessHandle {
+  /** Absent where the browser knows no modes. */
+  readonly mode?: "readwrite" | "read-only" | "readwrite-unsafe";
+  close(): void;
+  flush(): void;
+  getSize(): number;
+  read(buffer: AllowSharedBufferSource, options?: { at?: number }): number;
+  truncate(newSize: number): void;
+  write(buffer: AllowSharedBufferSource, options?: { at?: number }): number;
+}
+
+declare module "*/pyodide/pyodide.mjs" {
+  export * from "pyodide";
+}
+
+declare module "*/durably/durably.js" {
+  export * from "durably-web/durably.js";
+}
+
+declare module "*/wa-sqlite/dist/wa-sqlite.mjs" {
+  /** Compile and start SQLite; the result goes to `Factory`. */
+  export default function ModuleFactory(config?: object): Promise<unknown>;
+}
+
+declare module "*/wa-sqlite/src/sqlite-api.js" {
+  export * from "@journeyapps/wa-sqlite";
+}
+
+declare module "*/wa-sqlite/src/sqlite-constants.js" {
+  export * from "@journeyapps/wa-sqlite/src/sqlite-constants.js";
+}
+
+declare module "*/wa-sqlite/src/examples/OPFSWriteAheadVFS.js" {
+  export class OPFSWriteAheadVFS {
+    static create(name: string, module: unknown, options?: object): Promise<SQLiteVFS & { close(): Promise<void> }>;
+  }
+}
+
+declare module "*/wa-sqlite/src/examples/OPFSCoopSyncVFS.js" {
+  export class OPFSCoopSyncVFS {
+    static create(name: string, module: unknown, options?: object): Promise<SQLiteVFS & { close(): Promise<void> }>;
+  }
+}
