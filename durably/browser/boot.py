@@ -1,0 +1,82 @@
+"""What `web/worker.js` calls once Python is up: load the job files, start durably, serve the page."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from ..engine import Durably, create_durably
+from ..errors import DurablyError, ValidationError, describe
+from ..events import logger
+from ..http import create_durably_handler
+from ..jobs import JobDefinition
+from .port import Port, Post
+
+JOBS_FOLDER = Path("/durably-jobs")
+
+
+async def boot(database: str, files: str, durability: str, post: Post) -> Port | None:
+    """Start, and tell the page by `post`: `{"ready": true}`, or `{"failed": {name, status, message}}`.
+
+    `files` is a JSON list of `[name, source]`; each becomes a module named like the file. Returns the port
+    to serve the page with, or `None` after a failure.
+    """
+    try:
+        port = await _start(database, files, durability, post)
+    except DurablyError as error:
+        failure = {"name": type(error).__name__, "status": error.status, "message": error.message}
+    except Exception as error:  # noqa: BLE001 - the page gets a sentence, the console the traceback
+        logger.exception("durably could not start")
+        sentence = f"durably could not start: {type(error).__name__}: {describe(error)}"
+        failure = {"name": "DurablyError", "status": 500, "message": sentence}
+    else:
+        post(json.dumps({"ready": True}))
+        return port
+    post(json.dumps({"failed": failure}))
+    return None
+
+
+async def _start(database: str, files: str, durability: str, post: Post) -> Port:
+    modules = [load_job_file(name, source) for name, source in json.loads(files)]
+    durably = create_durably(database, durability=durability)
+    for module in modules:
+        _register_jobs(durably, module)
+    await durably.init()
+    return Port(create_durably_handler(durably), post)
+
+
+def load_job_file(name: str, source: str) -> ModuleType:
+    """Import a job file from its source. Raises `ValidationError` that says where it is wrong."""
+    file = JOBS_FOLDER / name.rsplit("/", 1)[-1]
+    module_name = file.stem
+    if file.suffix != ".py" or not module_name.isidentifier():
+        raise ValidationError(f"the job file '{name}' must be named like a Python module, for example jobs.py")
+    if module_name in sys.modules:
+        raise ValidationError(f"the job file '{name}' has the name of a module that exists already; rename it")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(source, "utf-8")
+    if str(JOBS_FOLDER) not in sys.path:
+        sys.path.insert(0, str(JOBS_FOLDER))
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module_name)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise ValidationError(f"{file.name}, line {error.lineno}: {error.msg}: {line}") from error
+    except Exception as error:
+        places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        where = f"{file.name}, line {places[-1]}" if places else file.name
+        raise ValidationError(f"{where}: {type(error).__name__}: {describe(error)}") from error
+
+
+def _register_jobs(durably: Durably, module: ModuleType) -> None:
+    for value in vars(module).values():
+        if isinstance(value, JobDefinition):
+            try:
+                durably.register(value)
+            except ValueError as error:
+                raise ValidationError(f"{module.__name__}.py: {error}") from error

@@ -1,0 +1,61 @@
+"""The page's port: requests of the HTTP API that come by message, and their answers.
+
+A request is `(id, method, url, headers, body)`. Its answer is sent with `post`, a function of the worker,
+as dicts: first `{id, status, headers}` with the whole `body`, or with `stream: true`; a stream then sends
+`{id, chunk}` and ends with `{id, end: true}`. `cancel(id)` ends a stream that nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from ..http import DurablyHandler, Request
+
+Post = Callable[[str], None]
+"""Sends one JSON text to the page."""
+
+
+class Port:
+    """Serves one page."""
+
+    def __init__(self, handler: DurablyHandler, post: Post) -> None:
+        self._handler = handler
+        self._post = post
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def receive(self, request_id: int, method: str, url: str, headers: str, body: str) -> None:
+        """Begin to answer a request; `headers` is a JSON object, `body` text."""
+        request = Request(method, url, json.loads(headers), body.encode("utf-8", "surrogatepass"))
+        task = asyncio.ensure_future(self._answer(request_id, request))
+        self._tasks[request_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(request_id, None))
+
+    def cancel(self, request_id: int) -> None:
+        """The page reads no more of this answer."""
+        if (task := self._tasks.get(request_id)) is not None:
+            task.cancel()
+
+    async def _answer(self, request_id: int, request: Request) -> None:
+        response = await self._handler.handle(request)
+        head = {"id": request_id, "status": response.status, "headers": dict(response.headers)}
+        if isinstance(response.body, bytes):
+            self._send({**head, "body": response.body.decode("utf-8")})
+            return
+        self._send({**head, "stream": True})
+        await self._stream(request_id, response.body)
+        self._send({"id": request_id, "end": True})
+
+    async def _stream(self, request_id: int, chunks: AsyncIterator[bytes]) -> None:
+        try:
+            async for chunk in chunks:
+                self._send({"id": request_id, "chunk": chunk.decode("utf-8")})
+        finally:
+            close = getattr(chunks, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._post(json.dumps(message))

@@ -1,0 +1,84 @@
+"""Time, handed in from outside so that tests own it.
+
+Instants are `EpochMs`: whole milliseconds since 1970, UTC, the one unit that Python, JavaScript and
+SQLite share. Spans that a user gives are seconds (`float` or `timedelta`). This module alone reads
+the system's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
+from typing import NewType, Protocol
+
+EpochMs = NewType("EpochMs", int)
+
+LONGEST_TIMER_SECONDS = 86_400.0
+"""Browsers clamp a timer above 2**31 ms; sleeping at most a day at a time keeps clear of it."""
+
+
+class Clock(Protocol):
+    """What durably asks of time. `durably.testing.ManualClock` is the other implementation."""
+
+    def now(self) -> EpochMs:
+        """The present instant."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return once `seconds` have gone by."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock and asyncio's timers."""
+
+    def now(self) -> EpochMs:
+        return EpochMs(time.time_ns() // 1_000_000)
+
+    async def sleep(self, seconds: float) -> None:
+        while seconds > LONGEST_TIMER_SECONDS:
+            await asyncio.sleep(LONGEST_TIMER_SECONDS)
+            seconds -= LONGEST_TIMER_SECONDS
+        await asyncio.sleep(seconds)
+
+
+async def finishes_within(clock: Clock, work: Awaitable[object], seconds: float) -> bool:
+    """Wait for `work`, for at most `seconds` of `clock`; false if it was not done by then and was cancelled.
+
+    Raises what `work` raises.
+    """
+    timer, task = asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({timer, task}, return_when=asyncio.FIRST_COMPLETED)
+        finished = task.done()
+    finally:
+        timer.cancel()
+        task.cancel()
+        await asyncio.gather(timer, task, return_exceptions=True)
+    if finished:
+        task.result()
+    return finished
+
+
+async def wait_event(clock: Clock, event: asyncio.Event, seconds: float) -> bool:
+    """Wait until `event` is set or `seconds` of `clock` have gone by; true if it was set."""
+    return event.is_set() or await finishes_within(clock, event.wait(), seconds)
+
+
+def to_datetime(instant: EpochMs) -> datetime:
+    """The instant as an aware UTC datetime."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=instant)
+
+
+def from_datetime(moment: datetime) -> EpochMs:
+    """An aware datetime as an instant. Raises `ValueError` for a naive one, which names no instant."""
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment!r} has no time zone; use an aware datetime, for example in UTC")
+    return EpochMs(int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1)))
+
+
+def to_seconds(span: float | timedelta) -> float:
+    """A span given by a user, in seconds."""
+    return span.total_seconds() if isinstance(span, timedelta) else float(span)

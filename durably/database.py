@@ -1,0 +1,95 @@
+"""The port to a database: run SQL atomically, and know nothing of jobs.
+
+A backend is one class with this protocol. `execute` is the primitive: all its statements in one
+transaction, in one call, which in the browser means one crossing of the Python-JavaScript border.
+`transaction` is for the rare case where Python must decide between two statements.
+
+A database opens itself at first use and again after `close`. Errors: `StorageError` and its kinds;
+after any error the transaction has been rolled back. SQL and parameters are those of SQLite: `?` with
+a sequence, or `:name` with a mapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, overload
+
+Value = None | int | float | str | bytes
+Params = Sequence[Value] | Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SQL statement and its parameters. It must begin with its verb (`SELECT`, `INSERT`, ...)."""
+
+    sql: str
+    params: Params = ()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it only reads. Batches that only read take no write lock."""
+        return self.sql.startswith("SELECT")
+
+
+class Row(Sequence[Any]):
+    """One row: `row[0]` and `row["name"]`."""
+
+    __slots__ = ("_names", "_values")
+
+    def __init__(self, names: Sequence[str], values: Sequence[Value]) -> None:
+        self._names = names
+        self._values = values
+
+    @overload
+    def __getitem__(self, key: str | int) -> Any: ...
+    @overload
+    def __getitem__(self, key: slice) -> Sequence[Any]: ...
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if isinstance(key, str):
+            try:
+                return self._values[self._names.index(key)]
+            except ValueError:
+                raise KeyError(f"no column {key!r}; the row has {', '.join(self._names)}") from None
+        return self._values[key]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def keys(self) -> list[str]:
+        """The column names, in order."""
+        return list(self._names)
+
+    def __repr__(self) -> str:
+        cells = ", ".join(f"{name}={value!r}" for name, value in zip(self._names, self._values, strict=True))
+        return f"Row({cells})"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one statement gave: its rows, and how many rows it changed."""
+
+    rows: list[Row]
+    changes: int
+
+
+class Transaction(Protocol):
+    """An open write transaction; commits when its block ends, rolls back when the block raises."""
+
+    async def execute(self, sql: str, params: Params = ()) -> list[Row]: ...
+
+
+class Database(Protocol):
+    """A place that runs SQL atomically. See the module's text for the contract."""
+
+    @property
+    def name(self) -> str:
+        """What a person would call it: the file's name."""
+        ...
+
+    async def execute(self, *statements: Statement) -> list[Result]: ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,29 @@
+"""Backends of `durably.database`, and the one place that chooses between them."""
+
+from __future__ import annotations
+
+import sys
+
+from ..database import Database
+
+DURABILITIES = ("full", "relaxed")
+
+
+def open_database(database: str | Database, *, durability: str = "full") -> Database:
+    """The backend for a name or path: OPFS in Pyodide, a SQLite file elsewhere.
+
+    `durability`: `"full"` flushes every commit; `"relaxed"` does not, and survives the end of the process
+    but not of the machine's power. Raises `ValueError` for any other word.
+    """
+    if durability not in DURABILITIES:
+        raise ValueError(f"durability must be one of {', '.join(DURABILITIES)}, not {durability!r}")
+    if not isinstance(database, str):
+        return database
+    # Imported here because each of the two exists in its own home only.
+    if sys.platform == "emscripten":
+        from .opfs import OpfsDatabase
+
+        return OpfsDatabase(database, durability=durability)
+    from .sqlite import SQLiteDatabase
+
+    return SQLiteDatabase(database, durability=durability)

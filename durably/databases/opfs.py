@@ -1,0 +1,194 @@
+"""SQLite in the browser: wa-sqlite on OPFS, through the bridge of `web/sqlite.js`.
+
+One batch is one call across the border to JavaScript, made with JSON text (bytes beyond some length, which
+are cheaper) and answered at once; only where the bridge must wait for another tab it answers with a promise.
+The form of requests and replies is described at the top of `web/sqlite.js`. Because most batches never
+suspend, the event loop is given a turn every `LOOP_TURN_SECONDS`, so that messages of the page are heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pyodide.ffi import JsException, to_js  # noqa: TID251 - this module's purpose
+
+from ..database import Params, Result, Row, Statement, Value
+from ..errors import StorageError, StorageFullError
+
+LONG_TEXT = 10_000
+"""Characters; text beyond it crosses the border as bytes."""
+
+LOOP_TURN_SECONDS = 0.01
+
+_LARGEST_EXACT_INTEGER = 2**53
+_SQLITE_FULL, _SQLITE_IOERR, _SQLITE_CORRUPT, _SQLITE_NOTADB = 13, 10, 11, 26
+_NEARLY_FULL = 0.98
+
+
+class OpfsDatabase:
+    """`name` is a path in the origin's private file system."""
+
+    def __init__(self, name: str, *, durability: str = "full") -> None:
+        self._name = name
+        self._durability = durability
+        self._connection: Any = None
+        self._turn = asyncio.Lock()
+        self._last_loop_turn = 0.0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def execute(self, *statements: Statement) -> list[Result]:
+        mode = "read" if all(statement.is_read for statement in statements) else "write"
+        async with self._turn:
+            return await self.send(mode, statements)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[_OpenTransaction]:
+        async with self._turn:
+            await self.send("bare", [Statement("BEGIN IMMEDIATE")])
+            try:
+                yield _OpenTransaction(self)
+                await self.send("bare", [Statement("COMMIT")])
+            except BaseException:
+                await self._rollback()
+                raise
+
+    async def close(self) -> None:
+        async with self._turn:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await connection.close()
+
+    async def send(self, mode: str, statements: Sequence[Statement]) -> list[Result]:
+        """One request to the bridge. For this module: the caller holds the turn."""
+        if self._connection is None:
+            self._connection = await self._open()
+        blobs: list[bytes] = []
+        text = json.dumps([mode, [[one.sql, _wire_params(one.params, blobs)] for one in statements]])
+        request = text if len(text) <= LONG_TEXT else to_js(text.encode("ascii"))
+        reply = self._connection.execute(request, *map(to_js, blobs))
+        # Pyodide hands a promise over as a future.
+        if asyncio.isfuture(reply):
+            reply = await reply
+        results = await self._results(reply)
+        await self._give_loop_a_turn()
+        return results
+
+    async def _open(self) -> Any:
+        # The page's worker, or the loader in the wheel, has put the bridge there under this name.
+        import durably_bridge  # type: ignore[import-not-found]  # made of JavaScript when the worker starts
+
+        try:
+            return await durably_bridge.openDatabase(self._name, self._durability)
+        except JsException as error:
+            code = getattr(error, "code", None)
+            message = str(getattr(error, "message", error))
+            if isinstance(code, int):
+                raise await self._error(code, message) from None
+            raise StorageError(message) from None
+
+    async def _rollback(self) -> None:
+        # SQLite has rolled back by itself after some errors; then there is nothing left to roll back.
+        try:
+            await self.send("bare", [Statement("ROLLBACK")])
+        except StorageError as error:
+            if "no transaction is active" not in error.message:
+                raise
+
+    async def _results(self, reply: Any) -> list[Result]:
+        blobs: list[bytes] = []
+        if isinstance(reply, str):
+            found = json.loads(reply)
+        else:
+            first, *rest = reply
+            blobs = [blob.to_bytes() for blob in rest]
+            found = json.loads(first.to_bytes())
+        if isinstance(found, dict):
+            raise await self._error(*found["error"])
+        return [
+            Result([Row(names, [_value(cell, blobs) for cell in row]) for row in rows], changes)
+            for names, rows, changes in found
+        ]
+
+    async def _error(self, code: int, message: str) -> StorageError:
+        primary = code & 0xFF
+        if primary == _SQLITE_FULL or (primary == _SQLITE_IOERR and await _quota_is_used_up()):
+            return StorageFullError(
+                f"the browser gives this site no more space, so {self._name} cannot grow; free some"
+            )
+        if primary == _SQLITE_NOTADB:
+            return StorageError(
+                f"the file {self._name} in this browser is not a SQLite database; it was left as it is, "
+                "choose another name"
+            )
+        if primary == _SQLITE_CORRUPT:
+            return StorageError(f"the database {self._name} is damaged ({message}); it was left as it is")
+        return StorageError(f"database {self._name}: {message}")
+
+    async def _give_loop_a_turn(self) -> None:
+        now = time.monotonic()
+        if now - self._last_loop_turn > LOOP_TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._last_loop_turn = time.monotonic()
+
+
+class _OpenTransaction:
+    def __init__(self, database: OpfsDatabase) -> None:
+        self._database = database
+
+    async def execute(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run one statement inside the transaction; its rows."""
+        [result] = await self._database.send("bare", [Statement(sql, params)])
+        return result.rows
+
+
+async def _quota_is_used_up() -> bool:
+    from js import navigator  # noqa: TID251 - this module's purpose
+
+    estimate = await navigator.storage.estimate()
+    return bool(estimate.usage >= estimate.quota * _NEARLY_FULL)
+
+
+def _wire_params(params: Params, blobs: list[bytes]) -> Any:
+    if isinstance(params, dict):
+        return {name: _wire(value, blobs) for name, value in params.items()}
+    return [_wire(value, blobs) for value in params]
+
+
+def _wire(value: Any, blobs: list[bytes]) -> Any:
+    if value is None or type(value) is str:
+        return value
+    if isinstance(value, int):
+        return int(value) if abs(value) < _LARGEST_EXACT_INTEGER else ["i", str(int(value))]
+    if isinstance(value, float):
+        return value if math.isfinite(value) and not value.is_integer() else ["f", _float_text(value)]
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        blobs.append(bytes(value))
+        return ["b", len(blobs) - 1]
+    raise StorageError(f"a {type(value).__name__} cannot be a parameter of SQL; give None, int, float, str or bytes")
+
+
+def _float_text(value: float) -> str:
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return "NaN" if math.isnan(value) else repr(value)
+
+
+def _value(cell: Any, blobs: list[bytes]) -> Value:
+    if not isinstance(cell, list):
+        plain: Value = cell
+        return plain
+    kind, content = cell
+    if kind == "b":
+        return blobs[content]
+    return int(content) if kind == "i" else float(content)

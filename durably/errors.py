@@ -1,0 +1,169 @@
+"""Every error that durably raises, in one tree.
+
+    DurablyError                    .status, .code
+    ├── ValidationError       400   a payload, name or option that is not acceptable
+    ├── NotFoundError         404   no such run, job or step
+    ├── ConflictError         409   the run's status does not allow this
+    ├── RunFailedError              the run that was waited for failed       (.run)
+    ├── RunCancelledError           the run that was waited for was cancelled (.run)
+    ├── DuplicateStepError          one step name twice in one execution
+    ├── StepOutputError             a step's result cannot be kept, or no longer be read
+    └── StorageError                the database cannot be opened, read or written
+        ├── StorageFullError        no space left
+        └── SchemaVersionError      the file was written by a newer durably
+    LeaseLostError                  control flow: another worker owns the run now
+
+`status` is the HTTP status that the error has at the edge, `code` a stable string for programs.
+`LeaseLostError` derives from `BaseException`, as `asyncio.CancelledError` does, so that a step's
+`except Exception` cannot keep a run alive that has gone elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from .records import Run
+
+__all__ = [
+    "ConflictError",
+    "DuplicateStepError",
+    "DurablyError",
+    "LeaseLostError",
+    "NotFoundError",
+    "RunCancelledError",
+    "RunFailedError",
+    "SchemaVersionError",
+    "StepOutputError",
+    "StorageError",
+    "StorageFullError",
+    "ValidationError",
+    "describe",
+]
+
+
+class DurablyError(Exception):
+    """The base of all errors; catch it to catch any of them.
+
+    `message` is a sentence for a person: what, where, and what to do.
+    """
+
+    default_status: ClassVar[int] = 500
+    code: ClassVar[str] = "durably"
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = self.default_status if status is None else status
+
+
+class ValidationError(DurablyError):
+    """Input that is not acceptable; nothing was stored. Correct it and call again."""
+
+    default_status = 400
+    code = "validation"
+
+
+class NotFoundError(DurablyError):
+    """No run or job has this id or name."""
+
+    default_status = 404
+    code = "not_found"
+
+
+class ConflictError(DurablyError):
+    """The run's present status does not allow the transition; the text names the status."""
+
+    default_status = 409
+    code = "conflict"
+
+
+class RunFailedError(DurablyError):
+    """The run that was waited for failed; `run.error` is the stored text."""
+
+    code = "run_failed"
+
+    def __init__(self, run: Run[Any]) -> None:
+        super().__init__(run.error or "the run failed")
+        self.run = run
+
+
+class RunCancelledError(DurablyError):
+    """The run that was waited for was cancelled."""
+
+    default_status = 409
+    code = "run_cancelled"
+
+    def __init__(self, run: Run[Any]) -> None:
+        super().__init__(f"run {run.id} of job '{run.job_name}' was cancelled")
+        self.run = run
+
+
+class DuplicateStepError(DurablyError):
+    """A step name was used twice in one execution; give each call a name of its own."""
+
+    code = "duplicate_step"
+
+    def __init__(self, step_name: str) -> None:
+        super().__init__(
+            f"step '{step_name}' was already used in this run; a name stands for one checkpoint, "
+            "so give every call its own (for example with a counter)"
+        )
+        self.step_name = step_name
+
+
+class StepOutputError(DurablyError):
+    """A step's result cannot be stored, or what is stored cannot be read back as it was."""
+
+    code = "step_output"
+
+    def __init__(self, step_name: str, path: str, reason: str) -> None:
+        super().__init__(f"the result of step '{step_name}' cannot be kept: {path} {reason}")
+        self.step_name = step_name
+        self.path = path
+
+
+class StorageError(DurablyError):
+    """The database cannot be opened, read or written; what it held is as it was."""
+
+    default_status = 503
+    code = "storage"
+
+
+class StorageFullError(StorageError):
+    """No space is left; free some and the run goes on from its last checkpoint."""
+
+    default_status = 507
+    code = "storage_full"
+
+
+class SchemaVersionError(StorageError):
+    """The file was written by a newer durably and was left untouched; update (or reload) this one."""
+
+    code = "schema_version"
+
+
+class LeaseLostError(BaseException):
+    """Another worker owns the run; this execution can write nothing more. Do not catch it."""
+
+    code: ClassVar[str] = "lease_lost"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} was taken over or ended elsewhere; this execution stops")
+        self.run_id = run_id
+
+
+def describe(error: BaseException) -> str:
+    """The text that is stored for an error: its message, whatever it is made of.
+
+    An error without a message, or whose message says nothing alone (`KeyError`), is named by its class.
+    Lone surrogates and NUL, which a database or JSON may not take, are escaped.
+    """
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide that there was an error
+        text = ""
+    if not text or isinstance(error, KeyError):
+        text = f"{name}: {text}" if text else name
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")

@@ -1,0 +1,221 @@
+"""Events: what happened, told after the commit that made it true.
+
+Each type is a frozen dataclass. `EventBus` numbers them, hands them to listeners in order, and keeps a
+listener's failure away from the run it listens to. Listeners are plain or async callables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from .records import Progress
+
+logger = logging.getLogger("durably")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What every event has. `sequence` grows by one per event of this instance."""
+
+    type: ClassVar[str] = ""
+    timestamp: datetime
+    sequence: int
+    run_id: str | None = None
+    job_name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTriggered(Event):
+    type = "run:trigger"
+    payload: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    type = "run:start"
+    payload: Any
+    worker_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCompleted(Event):
+    type = "run:complete"
+    output: Any
+    duration: float
+    """Seconds from the first start to completion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFailed(Event):
+    type = "run:fail"
+    error: str
+    failed_step_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCancelled(Event):
+    type = "run:cancel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRetried(Event):
+    type = "run:retry"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunProgressed(Event):
+    type = "run:progress"
+    progress: Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStale(Event):
+    """The run's owner is gone; the run is pending again."""
+
+    type = "run:stale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEvent(Event):
+    step_name: str
+    step_index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepStarted(StepEvent):
+    type = "step:start"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCompleted(StepEvent):
+    type = "step:complete"
+    output: Any
+    duration: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFailed(StepEvent):
+    type = "step:fail"
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCancelled(StepEvent):
+    type = "step:cancel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogWritten(Event):
+    type = "log:write"
+    level: str
+    message: str
+    data: Any = None
+    step_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerFailed(Event):
+    """Something outside any run went wrong; the worker goes on."""
+
+    type = "worker:error"
+    error: str
+    context: str
+
+
+EVENT_CLASSES: tuple[type[Event], ...] = (
+    RunTriggered,
+    RunStarted,
+    RunCompleted,
+    RunFailed,
+    RunCancelled,
+    RunRetried,
+    RunProgressed,
+    RunStale,
+    StepStarted,
+    StepCompleted,
+    StepFailed,
+    StepCancelled,
+    LogWritten,
+    WorkerFailed,
+)
+EVENT_TYPES = frozenset(kind.type for kind in EVENT_CLASSES)
+TERMINAL_TYPES = frozenset({RunCompleted.type, RunFailed.type, RunCancelled.type})
+
+Listener = Callable[[Any], Awaitable[None] | None]
+ErrorHandler = Callable[[Exception, Event], None]
+
+
+class EventBus:
+    """Hands events to listeners. `now` gives the timestamp of each."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self.sequence = 0
+        """The number of the latest event."""
+        self._listeners: dict[str, list[Listener]] = {}
+        self._error_handlers: list[ErrorHandler] = []
+        self._deliveries: set[asyncio.Future[None]] = set()
+
+    def on(self, event_type: str, listener: Listener) -> Callable[[], None]:
+        """Call `listener` for each event of the type (`"*"`: of any); returns the way to stop it.
+
+        Raises `ValueError` for a type that does not exist.
+        """
+        if event_type != "*" and event_type not in EVENT_TYPES:
+            raise ValueError(f"no event has the type {event_type!r}; known: *, {', '.join(sorted(EVENT_TYPES))}")
+        listeners = self._listeners.setdefault(event_type, [])
+        listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in listeners:
+                listeners.remove(listener)
+
+        return unsubscribe
+
+    def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
+        """Call `handler(error, event)` with what a listener raised; without one it is logged."""
+        self._error_handlers.append(handler)
+        return lambda: self._error_handlers.remove(handler)
+
+    def emit(self, kind: type[Event], **facts: Any) -> None:
+        """Make an event of this kind and hand it to everyone who listens."""
+        self.sequence += 1
+        event = kind(timestamp=self._now(), sequence=self.sequence, **facts)
+        for listener in [*self._listeners.get(kind.type, ()), *self._listeners.get("*", ())]:
+            try:
+                outcome = listener(event)
+            except Exception as error:  # noqa: BLE001 - a listener must never break a run
+                self._report(error, event)
+            else:
+                if inspect.isawaitable(outcome):
+                    delivery = asyncio.ensure_future(self._deliver(outcome, event))
+                    self._deliveries.add(delivery)
+                    delivery.add_done_callback(self._deliveries.discard)
+
+    async def drain(self) -> None:
+        """Wait for async listeners that are still at work."""
+        while self._deliveries:
+            await asyncio.gather(*self._deliveries)
+
+    async def _deliver(self, outcome: Awaitable[None], event: Event) -> None:
+        try:
+            await outcome
+        except Exception as error:  # noqa: BLE001 - as above
+            self._report(error, event)
+
+    def _report(self, error: Exception, event: Event) -> None:
+        if not self._error_handlers:
+            logger.error("a listener of %s failed", event.type, exc_info=error)
+        for handler in self._error_handlers:
+            try:
+                handler(error, event)
+            except Exception:
+                logger.exception("an error handler failed for %s", event.type)

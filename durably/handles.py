@@ -1,0 +1,195 @@
+"""What a user triggers jobs with: `JobHandle`, `JobHandles` and `Trigger`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic
+
+from .clock import EpochMs, from_datetime, to_seconds
+from .errors import ValidationError
+from .jobs import InputT, JobDefinition, OutputT
+from .records import Run, RunStatus
+from .store import NewRun
+
+if TYPE_CHECKING:
+    from .engine import Durably
+
+_LABEL_KEY = re.compile(r"[A-Za-z0-9._/-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One run to be: a payload and its options, which are those of `JobHandle.trigger`."""
+
+    payload: Any
+    idempotency_key: str | None = field(default=None, kw_only=True)
+    concurrency_key: str | None = field(default=None, kw_only=True)
+    labels: Mapping[str, str] | None = field(default=None, kw_only=True)
+    delay: float | timedelta | None = field(default=None, kw_only=True)
+    run_at: datetime | None = field(default=None, kw_only=True)
+    priority: int = field(default=0, kw_only=True)
+
+    def new_run(self, definition: JobDefinition[Any, Any], run_id: str, now: EpochMs) -> NewRun:
+        """What is stored for it. Raises `ValidationError` for a payload or an option that is not acceptable."""
+        for option, key in (
+            ("idempotency_key", self.idempotency_key),
+            ("concurrency_key", self.concurrency_key),
+        ):
+            if key is not None and (not isinstance(key, str) or not key):
+                raise ValidationError(f"{option} must be a non-empty text, got {key!r}")
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
+            raise ValidationError(f"priority must be a whole number, got {self.priority!r}")
+        return NewRun(
+            id=run_id,
+            job_name=definition.name,
+            payload=definition.dump_payload(self.payload),
+            labels=_checked_labels(self.labels or {}),
+            idempotency_key=self.idempotency_key,
+            concurrency_key=self.concurrency_key,
+            priority=self.priority,
+            run_at=self._first_moment(now),
+        )
+
+    def _first_moment(self, now: EpochMs) -> EpochMs:
+        if self.delay is not None and self.run_at is not None:
+            raise ValidationError("give delay or run_at, not both")
+        try:
+            if self.run_at is not None:
+                return from_datetime(self.run_at)
+            delay = 0.0 if self.delay is None else to_seconds(self.delay)
+        except (TypeError, ValueError) as error:
+            raise ValidationError(f"delay or run_at: {error}") from error
+        if not 0 <= delay < float("inf"):
+            raise ValidationError(f"delay must be a number of seconds from 0 on, got {self.delay!r}")
+        return EpochMs(now + round(delay * 1000))
+
+
+class JobHandle(Generic[InputT, OutputT]):
+    """One job of one instance."""
+
+    def __init__(self, durably: Durably, definition: JobDefinition[InputT, OutputT]) -> None:
+        self._durably = durably
+        self.definition = definition
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self.name!r})"
+
+    async def trigger(
+        self,
+        payload: InputT | Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        concurrency_key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        delay: float | timedelta | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+    ) -> Run[OutputT]:
+        """Store a run of this job and wake the worker; returns at once.
+
+        `payload` is the job's input or what pydantic makes one of (a dict). `idempotency_key`: one run per
+        key and job, for ever; a second trigger returns the first's run, `disposition="idempotent"`.
+        `concurrency_key`: one running run per key at a time, across jobs. `delay` (seconds) or `run_at` (an
+        aware datetime): not started before. `priority`: higher first, then oldest first. Raises
+        `ValidationError`, and then nothing is stored.
+        """
+        trigger = Trigger(
+            payload,
+            idempotency_key=idempotency_key,
+            concurrency_key=concurrency_key,
+            labels=labels,
+            delay=delay,
+            run_at=run_at,
+            priority=priority,
+        )
+        [run] = await self._durably.trigger_all(self.definition, [trigger])
+        return run
+
+    async def batch_trigger(self, items: Iterable[InputT | Mapping[str, Any] | Trigger]) -> list[Run[OutputT]]:
+        """Store a run for each item, payload or `Trigger`, in one transaction: all of them, or none."""
+        triggers = [item if isinstance(item, Trigger) else Trigger(item) for item in items]
+        return await self._durably.trigger_all(self.definition, triggers)
+
+    async def trigger_and_wait(
+        self,
+        payload: InputT | Mapping[str, Any],
+        *,
+        timeout: float | timedelta | None = None,
+        on_progress: Callable[[Any], Any] | None = None,
+        on_log: Callable[[Any], Any] | None = None,
+        **options: Any,
+    ) -> Run[OutputT]:
+        """`trigger`, then `Durably.wait_for_run`; options are those of `trigger`."""
+        run = await self.trigger(payload, **options)
+        return await self._durably.wait_for_run(run.id, timeout=timeout, on_progress=on_progress, on_log=on_log)
+
+    async def get_run(self, run_id: str) -> Run[OutputT] | None:
+        """A run of this job by its id; `None` where there is none, or it is another job's."""
+        run = await self._durably.get_run(run_id)
+        return run if run is not None and run.job_name == self.name else None
+
+    async def get_runs(
+        self,
+        *,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Run[OutputT]]:
+        """The runs of this job, newest first; filters as in `Durably.get_runs`."""
+        return await self._durably.get_runs(
+            status=status, job_name=self.name, labels=labels, limit=limit, offset=offset
+        )
+
+
+class JobHandles:
+    """Handles by key: `handles.sync_users`, `handles["sync-users"]`; iterating gives the handles."""
+
+    def __init__(self) -> None:
+        self._handles: dict[str, JobHandle[Any, Any]] = {}
+        self._names: dict[str, str] = {}
+
+    def put(self, key: str, handle: JobHandle[Any, Any]) -> None:
+        self._handles[key] = handle
+        # A job's own name leads to it too, as it is and as an identifier.
+        self._names.setdefault(handle.name, key)
+        self._names.setdefault(handle.name.replace("-", "_"), key)
+
+    def __getitem__(self, key: str) -> JobHandle[Any, Any]:
+        handle = self._handles.get(key) or self._handles.get(self._names.get(key, ""))
+        if handle is None:
+            raise KeyError(f"no job {key!r}; registered: {', '.join(self._handles) or 'none'}")
+        return handle
+
+    def __getattr__(self, key: str) -> JobHandle[Any, Any]:
+        if key.startswith("_"):
+            raise AttributeError(key)
+        try:
+            return self[key]
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
+
+    def __iter__(self) -> Iterator[JobHandle[Any, Any]]:
+        return iter(self._handles.values())
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._handles or key in self._names
+
+
+def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if not isinstance(key, str) or not _LABEL_KEY.fullmatch(key):
+            raise ValidationError(f"label key {key!r} is not made of letters, digits and . _ / -")
+        if not isinstance(value, str):
+            raise ValidationError(f"label {key!r} must be a text, got {value!r}")
+    return dict(labels)

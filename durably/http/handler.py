@@ -1,0 +1,169 @@
+"""The HTTP API over an instance: each endpoint a method, and `handle`, which routes to them.
+
+What goes wrong is answered with `{"error": sentence}` and the status of the error; the header
+`durably-error` names the error's class. Nothing of the inside (traceback, file path) is ever sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..engine import Durably
+from ..errors import DurablyError, NotFoundError, ValidationError
+from ..events import Event, logger
+from .message import Request, Response
+from .sse import EventTap, event_stream
+from .wire import run_json, step_json
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_TRIGGER_FIELDS = {
+    "jobName": "job_name",
+    "input": "input",
+    "idempotencyKey": "idempotency_key",
+    "concurrencyKey": "concurrency_key",
+    "labels": "labels",
+}
+
+
+def create_durably_handler(durably: Durably) -> DurablyHandler:
+    """The HTTP API of an instance. See `DurablyHandler.handle`."""
+    return DurablyHandler(durably)
+
+
+class DurablyHandler:
+    """Answers the requests of the HTTP API."""
+
+    def __init__(self, durably: Durably) -> None:
+        self._durably = durably
+        self._routes: dict[str, dict[str, Endpoint]] = {
+            "/trigger": {"POST": self.trigger},
+            "/subscribe": {"GET": self.subscribe},
+            "/runs": {"GET": self.runs},
+            "/runs/subscribe": {"GET": self.runs_subscribe},
+            "/run": {"GET": self.run},
+            "/steps": {"GET": self.steps},
+            "/retry": {"POST": self.retry},
+            "/cancel": {"POST": self.cancel},
+        }
+
+    async def handle(self, request: Request, base_path: str = "") -> Response:
+        """Answer a request whose path is `base_path` and an endpoint's. Never raises an `Exception`."""
+        try:
+            return await self._route(request, base_path)
+        except DurablyError as error:
+            return Response.of_json({"error": error.message}, error.status, {"durably-error": type(error).__name__})
+        except Exception:  # noqa: BLE001 - a client gets an answer, the log the traceback
+            logger.exception("%s %s failed", request.method, request.path)
+            return Response.of_json(
+                {"error": "something went wrong inside durably; its log has the details"},
+                500,
+                {"durably-error": "DurablyError"},
+            )
+
+    async def _route(self, request: Request, base_path: str) -> Response:
+        is_ours = request.path.startswith(base_path)
+        methods = self._routes.get(request.path[len(base_path) :]) if is_ours else None
+        if methods is None:
+            raise NotFoundError(f"there is nothing at {request.path}")
+        endpoint = methods.get(request.method.upper())
+        if endpoint is None:
+            allowed = ", ".join(methods)
+            refusal = {"error": f"{request.path} takes {allowed}, not {request.method}"}
+            return Response.of_json(refusal, 405, {"allow": allowed})
+        return await endpoint(request)
+
+    async def trigger(self, request: Request) -> Response:
+        body = _json_object(request)
+        unknown = sorted(body.keys() - _TRIGGER_FIELDS.keys())
+        if unknown:
+            raise ValidationError(f"unknown fields: {', '.join(unknown)}; known: {', '.join(_TRIGGER_FIELDS)}")
+        options = {_TRIGGER_FIELDS[name]: value for name, value in body.items() if value is not None}
+        job_name = options.pop("job_name", None)
+        if not isinstance(job_name, str):
+            raise ValidationError("jobName, a text, is missing")
+        handle = self._durably.get_job(job_name)
+        if handle is None:
+            known = ", ".join(sorted(job.name for job in self._durably.jobs)) or "none"
+            raise NotFoundError(f"no job named '{job_name}' is registered; registered: {known}")
+        labels = options.get("labels", {})
+        if not isinstance(labels, dict):
+            raise ValidationError("labels must be an object of texts")
+        run = await handle.trigger(options.pop("input", None), **options)
+        return Response.of_json({"runId": run.id, "disposition": run.disposition})
+
+    async def run(self, request: Request) -> Response:
+        run = await self._durably.get_run(_run_id(request))
+        if run is None:
+            raise NotFoundError(f"there is no run {_run_id(request)}")
+        return Response.of_json(run_json(run))
+
+    async def runs(self, request: Request) -> Response:
+        query = request.query
+        found = await self._durably.get_runs(
+            status=query.get("status"),
+            job_name=query.get("jobName"),
+            labels=_labels(query),
+            limit=_whole_number(query, "limit"),
+            offset=_whole_number(query, "offset") or 0,
+        )
+        return Response.of_json([run_json(run) for run in found])
+
+    async def steps(self, request: Request) -> Response:
+        steps = await self._durably.get_steps(_run_id(request))
+        return Response.of_json([step_json(step) for step in steps])
+
+    async def retry(self, request: Request) -> Response:
+        await self._durably.retry(_run_id(request))
+        return Response.of_json({"success": True})
+
+    async def cancel(self, request: Request) -> Response:
+        await self._durably.cancel(_run_id(request))
+        return Response.of_json({"success": True})
+
+    async def subscribe(self, request: Request) -> Response:
+        run_id = _run_id(request)
+        if await self._durably.get_run(run_id) is None:
+            raise NotFoundError(f"there is no run {run_id}")
+        return event_stream(self._durably.subscribe(run_id))
+
+    async def runs_subscribe(self, request: Request) -> Response:
+        job_names, labels = request.query.get("jobName"), _labels(request.query)
+
+        def wanted(event: Event) -> bool:
+            of_job = job_names is None or event.job_name in job_names
+            return of_job and labels.items() <= dict(event.labels).items()
+
+        return event_stream(EventTap(self._durably.on, wanted))
+
+
+def _json_object(request: Request) -> dict[str, Any]:
+    try:
+        body = json.loads(request.body)
+    except (ValueError, RecursionError) as error:
+        raise ValidationError(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise ValidationError("the body must be a JSON object")
+    return body
+
+
+def _run_id(request: Request) -> str:
+    values = request.query.get("runId", [])
+    if len(values) != 1 or not values[0]:
+        raise ValidationError("the query must have one runId")
+    return values[0]
+
+
+def _labels(query: dict[str, list[str]]) -> dict[str, str]:
+    return {name.removeprefix("label."): values[-1] for name, values in query.items() if name.startswith("label.")}
+
+
+def _whole_number(query: dict[str, list[str]], name: str) -> int | None:
+    values = query.get(name)
+    if values is None:
+        return None
+    if not values[-1].isascii() or not values[-1].isdigit():
+        raise ValidationError(f"{name} must be a whole number from 0 on, got {values[-1]!r}")
+    return int(values[-1])

@@ -1,0 +1,50 @@
+"""Runs, steps and events as the wire shows them: plain JSON with camelCase names, times in ISO 8601."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from ..events import Event
+from ..records import Run, Step
+
+_HIDDEN = {"idempotency_key", "concurrency_key", "worker_id", "generation", "heartbeat_at", "updated_at", "disposition"}
+"""What a run keeps to itself: keys may be secrets, the rest is the workers' business."""
+
+_USER_DATA = {"payload", "output", "data", "labels"}
+"""Fields whose inside is the user's, and whose keys are left as they are."""
+
+
+def run_json(run: Run[Any]) -> dict[str, Any]:
+    shown = {name: value for name, value in _fields(run) if name not in _HIDDEN}
+    return {**_record(shown), "isTerminal": run.is_terminal, "isActive": run.is_active}
+
+
+def step_json(step: Step) -> dict[str, Any]:
+    return _record(dict(_fields(step)))
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    return {"type": event.type, **_record({name: value for name, value in _fields(event) if name != "worker_id"})}
+
+
+def _fields(record: Any) -> list[tuple[str, Any]]:
+    return [(field.name, getattr(record, field.name)) for field in dataclasses.fields(record)]
+
+
+def _record(values: dict[str, Any]) -> dict[str, Any]:
+    return {_camel(name): _plain(name, value) for name, value in values.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, datetime) and name not in _USER_DATA:
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return to_jsonable_python(value, fallback=repr, bytes_mode="base64", inf_nan_mode="strings")
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)

@@ -1,0 +1,204 @@
+"""Jobs: what a run executes, and how its payload and output are checked.
+
+A definition only holds what it was given, so it can be made before any instance exists. A `Registry`
+knows the definitions of one instance by name, and turns stored runs into the typed `Run`s that users see.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Generic, TypeVar, overload
+
+import pydantic
+from pydantic import TypeAdapter
+
+from .clock import EpochMs, to_datetime
+from .errors import ValidationError
+from .records import Progress, Run
+from .step import StepContext
+from .store import StoredRun
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+JobFunction = Callable[[StepContext, InputT], Awaitable[OutputT]]
+
+
+class JobDefinition(Generic[InputT, OutputT]):
+    """A job: a name, the types of its payload and output, and the async function that does it."""
+
+    def __init__(self, name: str, input: Any, output: Any, run: JobFunction[InputT, OutputT]) -> None:
+        self.name = name
+        self.input = input
+        self.output = output
+        self.run = run
+        self._input: TypeAdapter[InputT] = _adapter(name, "input", input)
+        self._output: TypeAdapter[Any] = _adapter(name, "output", Any if output is None else output)
+
+    def __repr__(self) -> str:
+        return f"JobDefinition({self.name!r})"
+
+    def dump_payload(self, payload: Any) -> str:
+        """The payload as JSON text. Raises `ValidationError` if it does not fit the job's input."""
+        try:
+            return _to_json(self._input, self._input.validate_python(payload))
+        except pydantic.ValidationError as error:
+            raise ValidationError(f"invalid payload for job '{self.name}': {_sentence(error)}") from error
+
+    def load_payload(self, text: str) -> InputT:
+        """The typed payload. Raises `ValidationError` if the job's input has changed since it was stored."""
+        try:
+            return self._input.validate_json(text)
+        except pydantic.ValidationError as error:
+            raise ValidationError(f"invalid payload for job '{self.name}': {_sentence(error)}") from error
+
+    def dump_output(self, output: Any) -> str:
+        """The output as JSON text. Raises `ValidationError` if it does not fit the job's output."""
+        try:
+            return _to_json(self._output, self._output.validate_python(output))
+        except (pydantic.ValidationError, pydantic.PydanticSchemaGenerationError) as error:
+            raise ValidationError(f"Invalid output: {_sentence(error)}") from error
+        except ValueError as error:  # pydantic-core's PydanticSerializationError is one
+            raise ValidationError(f"Invalid output: {error}") from error
+
+    def load_output(self, text: str) -> OutputT:
+        output: OutputT = self._output.validate_json(text)
+        return output
+
+
+def define_job(
+    *, name: str, input: Any, output: Any = None, run: JobFunction[InputT, OutputT]
+) -> JobDefinition[InputT, OutputT]:
+    """Define a job.
+
+    `input` and `output` are anything that pydantic's `TypeAdapter` takes; without `output` the returned
+    value is any JSON value. Raises `ValueError` for an empty name or for types that pydantic does not
+    take, `TypeError` if `run` is not an async function.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"a job needs a name, a non-empty text; got {name!r}")
+    if not inspect.iscoroutinefunction(run):
+        raise TypeError(f"job '{name}': run must be an async function (async def) that takes (step, payload)")
+    return JobDefinition(name, input, output, run)
+
+
+@overload
+def job(function: JobFunction[InputT, OutputT], /) -> JobDefinition[InputT, OutputT]: ...
+@overload
+def job(*, name: str | None = None) -> Callable[[JobFunction[InputT, OutputT]], JobDefinition[InputT, OutputT]]: ...
+def job(function: Any = None, /, *, name: str | None = None) -> Any:
+    """Define a job by decorating its function.
+
+    Input and output are read from the annotations of the second parameter and of the return value;
+    `name` defaults to the function's, with dashes. Raises what `define_job` raises, and `TypeError` where
+    the function does not take `(step, payload)`.
+    """
+
+    def define(run: Any) -> JobDefinition[Any, Any]:
+        job_name = run.__name__.replace("_", "-") if name is None else name
+        parameters = list(inspect.signature(run).parameters)
+        if len(parameters) != 2:
+            raise TypeError(f"job '{job_name}' must take (step, payload), not ({', '.join(parameters)})")
+        hints = typing.get_type_hints(run)
+        output = hints.get("return")
+        return define_job(
+            name=job_name,
+            input=hints.get(parameters[1], Any),
+            output=None if output is type(None) else output,
+            run=run,
+        )
+
+    return define if function is None else define(function)
+
+
+class Registry:
+    """The jobs of one instance, by name."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, JobDefinition[Any, Any]] = {}
+
+    def add(self, definition: JobDefinition[Any, Any]) -> None:
+        """Register a definition. Raises `ValueError` if its name belongs to another one."""
+        if not isinstance(definition, JobDefinition):
+            raise TypeError(f"expected a JobDefinition (from define_job or @job), got {definition!r}")
+        if self._definitions.setdefault(definition.name, definition) is not definition:
+            raise ValueError(f"another job named '{definition.name}' is already registered; give this one another name")
+
+    def get(self, name: str) -> JobDefinition[Any, Any] | None:
+        return self._definitions.get(name)
+
+    def __iter__(self) -> Iterator[JobDefinition[Any, Any]]:
+        return iter(self._definitions.values())
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._definitions)
+
+    def typed(self, stored: StoredRun, disposition: str | None = None) -> Run[Any]:
+        """The run as users see it: typed where its job is registered and its data still fits, else plain JSON."""
+        definition = self.get(stored.job_name)
+        return Run(
+            id=stored.id,
+            job_name=stored.job_name,
+            status=stored.status,
+            payload=_load(stored.payload, definition.load_payload if definition else json.loads),
+            output=None
+            if stored.output is None
+            else _load(stored.output, definition.load_output if definition else json.loads),
+            error=stored.error,
+            progress=None if stored.progress is None else Progress(**json.loads(stored.progress)),
+            labels=json.loads(stored.labels),
+            idempotency_key=stored.idempotency_key,
+            concurrency_key=stored.concurrency_key,
+            priority=stored.priority,
+            current_step_index=stored.current_step_index,
+            completed_step_count=stored.completed_step_count,
+            waiting_for=stored.waiting_for,
+            generation=stored.generation,
+            worker_id=stored.worker_id,
+            heartbeat_at=_moment(stored.heartbeat_at),
+            run_at=to_datetime(stored.run_at),
+            created_at=to_datetime(stored.created_at),
+            updated_at=to_datetime(stored.updated_at),
+            started_at=_moment(stored.started_at),
+            completed_at=_moment(stored.completed_at),
+            disposition=disposition,
+        )
+
+
+def _load(text: str, load: Callable[[str], Any]) -> Any:
+    try:
+        return load(text)
+    except (ValidationError, pydantic.ValidationError):
+        # The job's types have changed since. A list of runs must still be readable; executing such a run fails.
+        return json.loads(text)
+
+
+def _moment(instant: EpochMs | None) -> Any:
+    return None if instant is None else to_datetime(instant)
+
+
+def _adapter(job_name: str, role: str, kind: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(kind)
+    except pydantic.errors.PydanticUserError as error:
+        raise ValueError(
+            f"job '{job_name}': its {role} type is not one that pydantic takes: {error.message}"
+        ) from error
+
+
+def _to_json(adapter: TypeAdapter[Any], value: Any) -> str:
+    return adapter.dump_json(value, by_alias=True, round_trip=True).decode("utf-8")
+
+
+def _sentence(error: Exception) -> str:
+    """What pydantic found, in one line: where, and what."""
+    if not isinstance(error, pydantic.ValidationError):
+        return str(error)
+    found = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        found.append(f"{where}: {problem['msg']}" if where else problem["msg"])
+    return "; ".join(found)

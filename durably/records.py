@@ -1,0 +1,93 @@
+"""What durably says of a run: plain frozen records, with nothing behind them.
+
+`Run` and `Step` are snapshots. They do not change when the run does; ask again for a newer one.
+Datetimes are aware and in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+OutputT = TypeVar("OutputT")
+
+
+class RunStatus(StrEnum):
+    """Where a run stands. `pending` and `running` are active, the other three terminal."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self not in (RunStatus.PENDING, RunStatus.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run says it is: `current` of `total` (when known), with a word to it."""
+
+    current: float
+    total: float | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Generic[OutputT]):
+    """One run of a job. `payload` and `output` are typed where the job is registered, else plain JSON."""
+
+    id: str
+    job_name: str
+    status: RunStatus
+    payload: Any
+    output: OutputT | None
+    error: str | None
+    progress: Progress | None
+    labels: Mapping[str, str]
+    idempotency_key: str | None
+    concurrency_key: str | None
+    priority: int
+    current_step_index: int
+    """Index of the latest step that has a checkpoint, -1 before the first."""
+    completed_step_count: int
+    waiting_for: str | None
+    generation: int
+    """How often the run was claimed; every write of an execution carries it (a fencing token)."""
+    worker_id: str | None
+    heartbeat_at: datetime | None
+    run_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    disposition: str | None = field(default=None, compare=False)
+    """What `trigger` did: `created`, or `idempotent` where the run was there already; else `None`."""
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status.is_terminal
+
+    @property
+    def is_active(self) -> bool:
+        return not self.status.is_terminal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a run: its last attempt."""
+
+    name: str
+    index: int
+    status: str
+    """`completed` or `failed`."""
+    output: Any
+    error: str | None
+    attempt: int
+    started_at: datetime
+    completed_at: datetime
