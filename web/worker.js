@@ -1,0 +1,117 @@
+/**
+ * The worker of one tab: boots Pyodide, installs durably, loads the job files, and serves the page.
+ *
+ * The page sends `{start: {database, durability, jobs, packages}}` first, `jobs` as absolute URLs. The answer is
+ * `{ready: true}` or `{failed: {name, status, message}}`, sent by `durably/browser/boot.py` or, before there is
+ * Python, from here; on the way `{booting: sentence}`. After that, requests `{id, method, url, headers, body}`
+ * and `{cancel: id}`, answered as `durably/browser/port.py` says.
+ * Everything comes from this file's own folder; nothing is asked of any other origin.
+ *
+ * @module
+ */
+
+import { openDatabase } from "./sqlite.js"
+
+/** @typedef {{ wheel: string, packages: string[] }} Manifest */
+/** @typedef {{ database: string, durability: string, jobs: string[], packages: string[] }} Start */
+
+/** What went wrong, in the terms of durably's errors. */
+class BootError extends Error {
+  /** @param {string} name @param {number} status @param {string} message */
+  constructor(name, status, message) {
+    super(message)
+    this.name = name
+    this.status = status
+  }
+}
+
+/** @type {Promise<any>} */
+const pyodideBoot = bootPyodide()
+// A failure is reported when the page's `start` is answered, not as an unhandled rejection before it.
+pyodideBoot.catch(() => {})
+
+/** @type {any} the Python port, once started */
+let port = null
+
+self.addEventListener("message", async ({ data }) => {
+  if (data.start) {
+    try {
+      port = await start(data.start)
+    } catch (error) {
+      self.postMessage({ failed: describe(error) })
+    }
+  } else if (data.cancel !== undefined) {
+    port.cancel(data.cancel)
+  } else {
+    port.receive(data.id, data.method, data.url, JSON.stringify(data.headers), data.body)
+  }
+})
+
+/** @param {Start} options */
+async function start({ database, durability, jobs, packages }) {
+  const sources = Promise.all(jobs.map(readJobFile))
+  sources.catch(() => {}) // awaited below; a failure in between is not unhandled
+  const pyodide = await pyodideBoot
+  if (packages.length) {
+    tell("Installing packages")
+    const micropip = pyodide.pyimport("micropip")
+    try {
+      await micropip.install(pyodide.toPy(packages))
+    } catch (error) {
+      throw new BootError("ValidationError", 400, `The packages ${packages.join(", ")} cannot be installed: ${lastLine(error)}`)
+    }
+  }
+  tell("Opening the database")
+  const { boot } = pyodide.pyimport("durably.browser.boot")
+  return await boot(database, JSON.stringify(await sources), durability, (/** @type {string} */ text) =>
+    self.postMessage(JSON.parse(text)),
+  )
+}
+
+async function bootPyodide() {
+  tell("Loading Python")
+  const base = new URL("./pyodide/", import.meta.url).href
+  const [{ loadPyodide }, manifest] = await Promise.all([import(`${base}pyodide.mjs`), readManifest()])
+  const pyodide = await loadPyodide({ indexURL: base, packages: manifest.packages })
+  pyodide.registerJsModule("durably_bridge", {
+    openDatabase: (/** @type {string} */ name, /** @type {"full" | "relaxed"} */ durability) => openDatabase(name, { durability }),
+  })
+  const micropip = pyodide.pyimport("micropip")
+  await micropip.install(new URL(manifest.wheel, import.meta.url).href)
+  return pyodide
+}
+
+/** @returns {Promise<Manifest>} */
+async function readManifest() {
+  return await (await fetchOk(new URL("./manifest.json", import.meta.url).href, "durably's own files")).json()
+}
+
+/** @param {string} url @returns {Promise<[string, string]>} the file's name and its source */
+async function readJobFile(url) {
+  const response = await fetchOk(url, "the job file")
+  return [new URL(url).pathname, await response.text()]
+}
+
+/** @param {string} url @param {string} what */
+async function fetchOk(url, what) {
+  const response = await fetch(url)
+  if (!response.ok) throw new BootError("NotFoundError", 404, `Loading ${what} failed: ${new URL(url).pathname} answered ${response.status}.`)
+  return response
+}
+
+/** @param {string} sentence */
+function tell(sentence) {
+  self.postMessage({ booting: sentence })
+}
+
+/** @param {unknown} error @returns {{ name: string, status: number, message: string }} */
+function describe(error) {
+  if (error instanceof BootError) return { name: error.name, status: error.status, message: error.message }
+  return { name: "DurablyError", status: 500, message: `Python could not start: ${lastLine(error)}` }
+}
+
+/** The last line of a Python traceback is the error. @param {unknown} error @returns {string} */
+function lastLine(error) {
+  const text = error instanceof Error ? error.message : String(error)
+  return text.trim().split("\n").at(-1) ?? text
+}
