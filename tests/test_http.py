@@ -1,0 +1,170 @@
+"""The HTTP API as far as it goes: the wire's names, its errors, its streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from durably import Durably, StepContext, create_durably, job
+from durably.http import DurablyHandler, Request, create_durably_handler
+
+
+class SyncInput(BaseModel):
+    org_id: str
+
+
+@job
+async def sync_users(step: StepContext, payload: SyncInput) -> dict[str, Any]:
+    await step.run("fetch-users", lambda: {"some_key": 1})
+    step.progress(1, 2, "half")
+    return {"synced_count": 1}
+
+
+Scene = Callable[[Durably, DurablyHandler], Awaitable[None]]
+
+
+def play(scene: Scene) -> None:
+    async def run() -> None:
+        durably = create_durably(":memory:", jobs=[sync_users], polling_interval=0.02)
+        await durably.migrate()
+        await scene(durably, create_durably_handler(durably))
+        await durably.stop()
+
+    asyncio.run(run())
+
+
+async def ask(handler: DurablyHandler, method: str, url: str, body: Any = None) -> tuple[int, Any]:
+    content = b"" if body is None else json.dumps(body).encode()
+    response = await handler.handle(Request(method, url, {}, content))
+    assert isinstance(response.body, bytes)
+    assert response.headers["Content-Type"] == "application/json"
+    return response.status, json.loads(response.body)
+
+
+def test_a_run_from_trigger_to_steps() -> None:
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        body = {"jobName": "sync-users", "input": {"org_id": "o1"}, "labels": {"src": "csv"}, "idempotencyKey": "k"}
+        status, answer = await ask(handler, "POST", "/trigger", body)
+        assert (status, answer["disposition"]) == (200, "created")
+        run_id = answer["runId"]
+        assert await ask(handler, "POST", "/trigger", body) == (200, {"runId": run_id, "disposition": "idempotent"})
+        await durably.process_one()
+
+        status, run = await ask(handler, "GET", f"/run?runId={run_id}")
+        assert status == 200
+        assert run["jobName"] == "sync-users"
+        assert run["payload"] == {"org_id": "o1"}
+        assert run["output"] == {"synced_count": 1}
+        assert run["progress"] == {"current": 1, "total": 2, "message": "half"}
+        assert (run["status"], run["isTerminal"], run["isActive"]) == ("completed", True, False)
+        assert run["createdAt"].endswith("Z")
+        hidden = {"idempotencyKey", "concurrencyKey", "workerId", "generation", "heartbeatAt", "updatedAt"}
+        assert not hidden & run.keys()
+
+        assert (await ask(handler, "GET", "/runs?jobName=sync-users&status=completed&label.src=csv"))[1] == [run]
+        assert (await ask(handler, "GET", "/runs?label.src=other"))[1] == []
+        status, [step] = await ask(handler, "GET", f"/steps?runId={run_id}")
+        assert (step["name"], step["index"], step["output"]) == ("fetch-users", 0, {"some_key": 1})
+        assert "startedAt" in step
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "body", "status", "name", "text"),
+    [
+        ("POST", "/trigger", {"jobName": "nope"}, 404, "NotFoundError", "registered: sync-users"),
+        ("POST", "/trigger", {"jobName": "sync-users", "input": {}}, 400, "ValidationError", "org_id"),
+        ("POST", "/trigger", {"input": {}}, 400, "ValidationError", "jobName"),
+        ("POST", "/trigger", [], 400, "ValidationError", "object"),
+        ("POST", "/trigger", {"jobName": "sync-users", "x": 1}, 400, "ValidationError", "unknown fields: x"),
+        ("GET", "/run?runId=nope", None, 404, "NotFoundError", "nope"),
+        ("GET", "/run", None, 400, "ValidationError", "runId"),
+        ("GET", "/runs?status=odd", None, 400, "ValidationError", "odd"),
+        ("GET", "/runs?limit=-1", None, 400, "ValidationError", "limit"),
+        ("POST", "/cancel?runId=nope", None, 404, "NotFoundError", "nope"),
+        ("GET", "/nowhere", None, 404, "NotFoundError", "/nowhere"),
+        ("GET", "/subscribe?runId=nope", None, 404, "NotFoundError", "nope"),
+    ],
+)
+def test_what_goes_wrong_is_answered_in_json(
+    method: str, url: str, body: Any, status: int, name: str, text: str
+) -> None:
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        content = b"" if body is None else json.dumps(body).encode()
+        response = await handler.handle(Request(method, url, {}, content))
+        assert isinstance(response.body, bytes)
+        assert (response.status, response.headers["durably-error"]) == (status, name)
+        answer = json.loads(response.body)
+        assert list(answer) == ["error"]
+        assert text in answer["error"]
+        assert await durably.get_runs() == []
+
+    play(scene)
+
+
+def test_a_wrong_method_names_the_right_ones() -> None:
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        response = await handler.handle(Request("GET", "/trigger"))
+        assert (response.status, response.headers["Allow"]) == (405, "POST")
+
+    play(scene)
+
+
+def test_a_failure_inside_shows_nothing_of_the_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        async def broken(run_id: str) -> None:
+            raise RuntimeError("secret detail in /some/file.py")
+
+        monkeypatch.setattr(durably, "get_run", broken)
+        status, answer = await ask(handler, "GET", "/run?runId=x")
+        assert status == 500
+        assert "secret" not in answer["error"]
+
+    play(scene)
+
+
+async def frames(body: Any, until: str) -> list[dict[str, Any]]:
+    found = []
+    async for chunk in body:
+        for line in chunk.decode().splitlines():
+            if line.startswith("data: "):
+                found.append(json.loads(line[6:]))
+        if found and found[-1]["type"] == until:
+            break
+    await body.aclose()
+    return found
+
+
+def test_a_run_is_followed_to_its_end() -> None:
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        run = await durably.jobs.sync_users.trigger({"org_id": "o1"})
+        one = await handler.handle(Request("GET", f"/subscribe?runId={run.id}"))
+        every = await handler.handle(Request("GET", "/runs/subscribe?jobName=sync-users"))
+        other = await handler.handle(Request("GET", "/runs/subscribe?jobName=another"))
+        assert isinstance(one.body, AsyncIterator)
+        assert one.headers["content-type"] == "text/event-stream"
+        following = asyncio.ensure_future(frames(one.body, "run:complete"))
+        await asyncio.sleep(0)
+        await durably.process_one()
+        events = await asyncio.wait_for(following, 10)
+        assert events[0]["type"] == "run:trigger"
+        assert events[-1]["type"] == "run:complete"
+        assert events[-1]["output"] == {"synced_count": 1}
+        [completed] = [event for event in events if event["type"] == "step:complete"]
+        assert (completed["stepName"], completed["stepIndex"], completed["runId"]) == ("fetch-users", 0, run.id)
+
+        # Heard from the moment of the request on, though nobody read until now.
+        types = [event["type"] for event in await frames(every.body, "run:complete")]
+        assert types[0] == "run:start"
+        assert isinstance(other.body, AsyncIterator)
+        first = await anext(other.body)
+        assert first.startswith(b":")
+        await other.body.aclose()  # type: ignore[attr-defined]
+
+    play(scene)
