@@ -11,9 +11,11 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
-from typing import NewType, Protocol
+from typing import NewType, Protocol, TypeVar
 
 EpochMs = NewType("EpochMs", int)
+
+T = TypeVar("T")
 
 LONGEST_TIMER_SECONDS = 86_400.0
 """Browsers clamp a timer above 2**31 ms; sleeping at most a day at a time keeps clear of it."""
@@ -42,6 +44,22 @@ class SystemClock:
             await asyncio.sleep(LONGEST_TIMER_SECONDS)
             seconds -= LONGEST_TIMER_SECONDS
         await asyncio.sleep(seconds)
+
+
+async def unbroken(work: Awaitable[T]) -> T:
+    """Do `work` to its end even if the caller is cancelled meanwhile; only then is the caller cancelled.
+
+    For what must not be left half done: a statement under way, a commit and the event that tells it.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as lost: the cancellation goes on
+        raise
 
 
 async def finishes_within(clock: Clock, work: Awaitable[object], seconds: float) -> bool:

@@ -8,13 +8,14 @@ A result that is `bytes` as a whole is kept as it is (a BLOB). Everything else b
 | tag | Python | `v` |
 |---|---|---|
 | `float` | `nan`, `inf`, `-inf` | its `repr` |
+| `int` | one of more than 10,000 bits | hexadecimal text: Python limits how long a decimal one may be |
 | `bytes` | `bytes` inside a container | base64 text |
 | `tuple` `set` `frozenset` | the same | list of values |
 | `dict` | a dict with other keys, or with the key `$` | list of `[key, value]` |
-| `datetime` `date` `time` | the same | ISO 8601; with `"z"` the `ZoneInfo` key |
+| `datetime` `date` `time` | the same | ISO 8601; with `"z"` the `ZoneInfo` key, with `"f"` the fold |
 | `timedelta` | the same | `[days, seconds, microseconds]` |
 | `decimal` `uuid` | `Decimal`, `UUID` | text |
-| `enum` | a member | its name |
+| `enum` | a member | its name; of a combination of flags the value |
 | `dataclass` | an instance | dict of its fields |
 | `model` | a pydantic model | its state: fields, fields set, extras, private attributes |
 
@@ -30,17 +31,21 @@ import dataclasses
 import importlib
 import json
 import math
+import re
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel
 
 Stored = str | bytes
+
+_LONGEST_DECIMAL_BITS = 10_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CodecError(Exception):
@@ -57,9 +62,12 @@ def encode(value: Any) -> Stored:
     if type(value) is bytes:
         return value
     try:
-        return json.dumps(_pack(value, "$"), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        packed = _pack(value, "$")
+        text = json.dumps(packed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except RecursionError:
         raise CodecError("$", "is nested too deeply, or contains itself") from None
+    # A lone surrogate fits into no UTF-8; escaped it is plain ASCII, and comes back as it was.
+    return text if text.isascii() or not _SURROGATE.search(text) else json.dumps(packed, separators=(",", ":"))
 
 
 def decode(stored: Stored) -> Any:
@@ -71,8 +79,10 @@ def decode(stored: Stored) -> Any:
 
 def _pack(value: Any, path: str) -> Any:
     kind = type(value)
-    if value is None or kind in (bool, int, str):
+    if value is None or kind is bool or kind is str:
         return value
+    if kind is int:
+        return value if value.bit_length() <= _LONGEST_DECIMAL_BITS else {"$": "int", "v": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"$": "float", "v": repr(value)}
     if kind is list:
@@ -86,10 +96,14 @@ def _pack(value: Any, path: str) -> Any:
     if packer is not None:
         return packer(value, path)
     if isinstance(value, Enum):
-        return {"$": "enum", "t": _import_path(kind, path), "v": value.name}
+        is_member = value.name in kind.__members__
+        return {"$": "enum", "t": _import_path(kind, path), "v": value.name if is_member else [value.value]}
     if isinstance(value, BaseModel):
-        return {"$": "model", "t": _import_path(kind, path), "v": _pack(value.__getstate__(), path)}
-    if dataclasses.is_dataclass(kind):
+        state = value.__getstate__()
+        # Beside its fields a model may remember computed ones; they are computed again.
+        fields = {name: item for name, item in state["__dict__"].items() if name in kind.model_fields}
+        return {"$": "model", "t": _import_path(kind, path), "v": _pack({**state, "__dict__": fields}, path)}
+    if dataclasses.is_dataclass(kind) and not issubclass(kind, BaseException):
         fields = {
             field.name: _pack(getattr(value, field.name), f"{path}.{field.name}") for field in dataclasses.fields(kind)
         }
@@ -105,12 +119,19 @@ def _pack_items(items: Any, path: str) -> list[Any]:
     return [_pack(item, f"{path}[{index}]") for index, item in enumerate(items)]
 
 
-def _pack_datetime(value: datetime, path: str) -> dict[str, Any]:
-    packed = {"$": "datetime", "v": value.isoformat()}
-    if isinstance(value.tzinfo, ZoneInfo):
-        if value.tzinfo.key is None:
+def _pack_moment(value: datetime | time, path: str) -> dict[str, Any]:
+    zone = value.tzinfo
+    packed: dict[str, Any] = {"$": "datetime" if isinstance(value, datetime) else "time", "v": value.isoformat()}
+    if isinstance(zone, ZoneInfo):
+        if zone.key is None:
             raise CodecError(path, "has a time zone without a name")
-        packed["z"] = value.tzinfo.key
+        packed |= {"v": value.replace(tzinfo=None).isoformat(), "z": zone.key}
+    elif zone is not None and type(zone) is not timezone:
+        raise CodecError(
+            path, f"has a time zone of the class {type(zone).__qualname__}; use ZoneInfo or a fixed offset"
+        )
+    if value.fold:
+        packed["f"] = 1
     return packed
 
 
@@ -119,9 +140,9 @@ _PACKERS: dict[type, Callable[[Any, str], dict[str, Any]]] = {
     tuple: lambda value, path: {"$": "tuple", "v": _pack_items(value, path)},
     set: lambda value, path: {"$": "set", "v": _pack_items(value, path)},
     frozenset: lambda value, path: {"$": "frozenset", "v": _pack_items(value, path)},
-    datetime: _pack_datetime,
+    datetime: _pack_moment,
     date: lambda value, _: {"$": "date", "v": value.isoformat()},
-    time: lambda value, _: {"$": "time", "v": value.isoformat()},
+    time: _pack_moment,
     timedelta: lambda value, _: {"$": "timedelta", "v": [value.days, value.seconds, value.microseconds]},
     Decimal: lambda value, _: {"$": "decimal", "v": str(value)},
     UUID: lambda value, _: {"$": "uuid", "v": str(value)},
@@ -165,16 +186,26 @@ def _unpack(packed: Any, path: str) -> Any:
     return unpacker(packed, path)
 
 
-def _unpack_datetime(packed: dict[str, Any], _: str) -> datetime:
-    moment = datetime.fromisoformat(packed["v"])
-    return moment.replace(tzinfo=ZoneInfo(packed["z"])) if "z" in packed else moment
+def _unpack_moment(packed: dict[str, Any], path: str) -> datetime | time:
+    kind = datetime if packed["$"] == "datetime" else time
+    moment = kind.fromisoformat(packed["v"])
+    if "z" in packed:
+        try:
+            moment = moment.replace(tzinfo=ZoneInfo(packed["z"]))
+        except ZoneInfoNotFoundError:
+            raise CodecError(path, f"is in the time zone {packed['z']}, which is not known here") from None
+    return moment.replace(fold=1) if "f" in packed else moment
 
 
 def _unpack_enum(packed: dict[str, Any], path: str) -> Enum:
     kind = _find_class(packed["t"], path)
-    if not issubclass(kind, Enum) or packed["v"] not in kind.__members__:
-        raise CodecError(path, f"was {packed['t']}.{packed['v']}, which is no member of an enum any more")
-    return kind[packed["v"]]
+    name = packed["v"]
+    try:
+        if issubclass(kind, Enum):
+            return kind(name[0]) if isinstance(name, list) else kind[name]
+    except (KeyError, ValueError):
+        pass  # said below
+    raise CodecError(path, f"was {packed['t']}.{name}, which is no member of an enum any more")
 
 
 def _unpack_dataclass(packed: dict[str, Any], path: str) -> Any:
@@ -208,14 +239,15 @@ def _check_fields(name: str, stored: set[str], declared: set[str], path: str) ->
 
 _UNPACKERS: dict[str, Callable[[dict[str, Any], str], Any]] = {
     "float": lambda packed, _: float(packed["v"]),
+    "int": lambda packed, _: int(packed["v"], 16),
     "bytes": lambda packed, _: base64.b64decode(packed["v"]),
     "tuple": lambda packed, path: tuple(_unpack(packed["v"], path)),
     "set": lambda packed, path: set(_unpack(packed["v"], path)),
     "frozenset": lambda packed, path: frozenset(_unpack(packed["v"], path)),
     "dict": lambda packed, path: {_unpack(key, path): _unpack(item, path) for key, item in packed["v"]},
-    "datetime": _unpack_datetime,
+    "datetime": _unpack_moment,
     "date": lambda packed, _: date.fromisoformat(packed["v"]),
-    "time": lambda packed, _: time.fromisoformat(packed["v"]),
+    "time": _unpack_moment,
     "timedelta": lambda packed, _: timedelta(*packed["v"]),
     "decimal": lambda packed, _: Decimal(packed["v"]),
     "uuid": lambda packed, _: UUID(packed["v"]),

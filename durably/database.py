@@ -11,10 +11,12 @@ a sequence, or `:name` with a mapping.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
+
+from .errors import DurablyError
 
 Value = None | int | float | str | bytes
 Params = Sequence[Value] | Mapping[str, Value]
@@ -78,6 +80,26 @@ class Transaction(Protocol):
     """An open write transaction; commits when its block ends, rolls back when the block raises."""
 
     async def execute(self, sql: str, params: Params = ()) -> list[Row]: ...
+
+
+class OpenTransaction:
+    """A `Transaction` over a backend's way to run one statement in it.
+
+    Whoever keeps it beyond its block gets a `DurablyError`, not a write outside any transaction.
+    """
+
+    def __init__(self, run: Callable[[Statement], Awaitable[Result]]) -> None:
+        self._run: Callable[[Statement], Awaitable[Result]] | None = run
+
+    async def execute(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run one statement inside the transaction; its rows."""
+        if self._run is None:
+            raise DurablyError("this transaction has ended; what belongs to it must be done inside its function")
+        return (await self._run(Statement(sql, params))).rows
+
+    def end(self) -> None:
+        """From here on nothing runs in it."""
+        self._run = None
 
 
 class Database(Protocol):

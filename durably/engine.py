@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -43,7 +46,7 @@ DEFAULT_INTERVALS = (0.1, 0.5, 3.0) if IN_BROWSER else (1.0, 5.0, 30.0)
 
 
 def create_durably(
-    database: str | Database = "durably.sqlite3",
+    database: str | os.PathLike[str] | Database = "durably.sqlite3",
     *,
     jobs: Jobs | None = None,
     polling_interval: float | timedelta | None = None,
@@ -109,6 +112,11 @@ class Durably:
         self._worker = self._new_worker(None)
         self._migrating = asyncio.Lock()
 
+    @property
+    def database_name(self) -> str:
+        """The name or path of the database."""
+        return self._database.name
+
     async def __aenter__(self) -> Self:
         await self.init()
         return self
@@ -138,7 +146,7 @@ class Durably:
                 self._registry.add(definition)
                 handle: JobHandle[Any, Any] = JobHandle(self, definition)
                 for handles in (self.jobs, registered):
-                    handles.put(key or definition.name.replace("-", "_"), handle)
+                    handles.put(handle, key)
         self._worker.wake()
         return registered
 
@@ -263,15 +271,13 @@ class Durably:
     ) -> Run[Any]:
         """Wait until the run has completed, and return it.
 
-        `on_progress(progress)` and `on_log(event)` are called on the way. Raises `RunFailedError`,
+        `on_progress(progress)` and `on_log(event)`, plain or async, are called on the way. Raises `RunFailedError`,
         `RunCancelledError`, `NotFoundError`, and `TimeoutError` after `timeout` seconds (the run goes on).
         """
-        following = self._follow(run_id, on_progress, on_log)
-        if timeout is None:
-            await following
-        elif not await finishes_within(self._clock, following, to_seconds(timeout)):
+        ending: asyncio.Future[Run[Any]] = asyncio.ensure_future(self._ended(run_id, on_progress, on_log))
+        if timeout is not None and not await finishes_within(self._clock, ending, to_seconds(timeout)):
             raise TimeoutError(f"run {run_id} has not ended after {to_seconds(timeout)} s; it goes on")
-        run = self._registry.typed(await self._require(run_id))
+        run = await ending
         if run.status is RunStatus.FAILED:
             raise RunFailedError(run)
         if run.status is RunStatus.CANCELLED:
@@ -324,17 +330,21 @@ class Durably:
         return Worker(worker_id or self._ids.new(), self._services, self._registry, self._liveness, self._options)
 
     def _emit(self, kind: type[Event], stored: StoredRun, **facts: Any) -> None:
-        labels = self._registry.typed(stored).labels
-        self._bus.emit(kind, run_id=stored.id, job_name=stored.job_name, labels=labels, **facts)
+        self._bus.emit(kind, run_id=stored.id, job_name=stored.job_name, labels=json.loads(stored.labels), **facts)
 
-    async def _follow(
+    async def _ended(
         self, run_id: str, on_progress: Callable[[Any], Any] | None, on_log: Callable[[Any], Any] | None
-    ) -> None:
-        async for event in self.subscribe(run_id):
-            if on_progress is not None and isinstance(event, RunProgressed):
-                on_progress(event.progress)
-            if on_log is not None and isinstance(event, LogWritten):
-                on_log(event)
+    ) -> Run[Any]:
+        """The run once it has ended; a retry may have begun it again before it could be read."""
+        while True:
+            async for event in self.subscribe(run_id):
+                if on_progress is not None and isinstance(event, RunProgressed):
+                    await _called(on_progress, event.progress)
+                if on_log is not None and isinstance(event, LogWritten):
+                    await _called(on_log, event)
+            run = self._registry.typed(await self._require(run_id))
+            if run.is_terminal:
+                return run
 
     async def _require(self, run_id: str) -> StoredRun:
         stored = await self._store.find_run(run_id)
@@ -345,6 +355,12 @@ class Durably:
     async def _refused(self, run_id: str, what: str) -> Exception:
         stored = await self._require(run_id)
         return ConflictError(f"run {run_id} is {stored.status} and cannot be {what}")
+
+
+async def _called(listener: Callable[[Any], Any], value: Any) -> None:
+    outcome = listener(value)
+    if inspect.isawaitable(outcome):
+        await outcome
 
 
 def _several(value: str | Sequence[str]) -> list[str]:

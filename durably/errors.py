@@ -153,12 +153,36 @@ class LeaseLostError(BaseException):
         self.run_id = run_id
 
 
+class StoreFailedError(BaseException):
+    """Control flow: durably's own write failed (`cause`), so what became of the step cannot be stored.
+
+    Passes through the job, whose fault it is not; the run goes back to pending and is tried again when the
+    store can be written.
+    """
+
+    def __init__(self, cause: StorageError) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors inside an exception group, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
 def describe(error: BaseException) -> str:
     """The text that is stored for an error: its message, whatever it is made of.
 
-    An error without a message, or whose message says nothing alone (`KeyError`), is named by its class.
-    Lone surrogates and NUL, which a database or JSON may not take, are escaped.
+    Of a group it is the first error's, with the number of the others. An error without a message, or whose
+    message says nothing alone (`KeyError`), is named by its class. Lone surrogates and NUL, which a database
+    or JSON may not take, are escaped.
     """
+    first, *others = leaves(error)
+    if others:
+        return f"{describe(first)} (and {len(others)} more)"
+    error = first
     name = type(error).__name__
     try:
         text = str(error)

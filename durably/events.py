@@ -162,7 +162,7 @@ class EventBus:
         """The number of the latest event."""
         self._listeners: dict[str, list[Listener]] = {}
         self._error_handlers: list[ErrorHandler] = []
-        self._deliveries: set[asyncio.Future[None]] = set()
+        self._deliveries: set[asyncio.Task[None]] = set()
 
     def on(self, event_type: str, listener: Listener) -> Callable[[], None]:
         """Call `listener` for each event of the type (`"*"`: of any); returns the way to stop it.
@@ -183,7 +183,12 @@ class EventBus:
     def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
         """Call `handler(error, event)` with what a listener raised; without one it is logged."""
         self._error_handlers.append(handler)
-        return lambda: self._error_handlers.remove(handler)
+
+        def unsubscribe() -> None:
+            if handler in self._error_handlers:
+                self._error_handlers.remove(handler)
+
+        return unsubscribe
 
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Make an event of this kind and hand it to everyone who listens."""
@@ -202,8 +207,9 @@ class EventBus:
 
     async def drain(self) -> None:
         """Wait for async listeners that are still at work."""
-        while self._deliveries:
-            await asyncio.gather(*self._deliveries)
+        # A listener may itself be what asked for this, and must not wait for its own end.
+        while others := self._deliveries - {asyncio.current_task()}:
+            await asyncio.gather(*others, return_exceptions=True)
 
     async def _deliver(self, outcome: Awaitable[None], event: Event) -> None:
         try:

@@ -10,11 +10,12 @@ import asyncio
 import json
 from typing import Any
 
-from .errors import DurablyError, LeaseLostError, describe
+from .clock import unbroken
+from .errors import DurablyError, LeaseLostError, StoreFailedError, describe, leaves
 from .events import RunCompleted, RunFailed, RunStarted, logger
 from .jobs import JobDefinition
 from .records import RunStatus
-from .step import Services, StepContext
+from .step import Services, StepContext, ours
 from .store import Claim, StoredRun
 
 
@@ -53,22 +54,34 @@ class Execution:
     async def _run(self) -> None:
         step: StepContext | None = None
         try:
-            steps = await self._services.store.steps_of(self._stored.id)
+            steps = await ours(self._services.store.steps_of(self._stored.id))
             completed = {found.name: found for found in steps if found.status == "completed"}
             step = self._step = StepContext(self._services, self._stored, completed)
             payload = self._definition.load_payload(self._stored.payload)
             self._emit(RunStarted, payload=payload, worker_id=self._worker_id)
             output = self._definition.dump_output(await self._definition.run(step, payload))
-            await self._complete(step, output)
-        except LeaseLostError:
-            logger.info("run %s went to another worker", self._stored.id)
+            await unbroken(ours(self._complete(step, output)))
+        except StoreFailedError as error:
+            # Not the job's fault. The worker takes the run for an orphan and frees it when it can write.
+            raise error.cause from error
         except asyncio.CancelledError as error:
             await self._cancelled(step, error)
         except Exception as error:  # noqa: BLE001 - whatever a job raises is the outcome of its run
             await self._fail(step, error)
+        except BaseException as error:  # noqa: BLE001 - control flow, ours or the job's
+            await self._ended_by(step, error)
         finally:
             if step is not None:
                 await step.close()
+
+    async def _ended_by(self, step: StepContext | None, error: BaseException) -> None:
+        if any(isinstance(leaf, LeaseLostError) for leaf in leaves(error)):
+            logger.info("run %s went to another worker", self._stored.id)
+        elif isinstance(error, KeyboardInterrupt | GeneratorExit):
+            await self._hand_back(step)
+            raise error
+        else:
+            await self._fail(step, error)
 
     async def _complete(self, step: StepContext, output: str) -> None:
         stored = await self._services.store.finish(
@@ -88,7 +101,7 @@ class Execution:
             )
 
     async def _fail(self, step: StepContext | None, error: BaseException) -> None:
-        failed_step = step.failure[1] if step and step.failure and step.failure[0] is error else None
+        failed_step = step.failed_step(error) if step else None
         text = describe(error)
         if not isinstance(error, DurablyError):
             logger.info("run %s of job %s failed", self._stored.id, self._stored.job_name, exc_info=error)
@@ -110,6 +123,9 @@ class Execution:
             # Nobody asked for it: the job raised it itself, and that is a failure like any other.
             await self._fail(step, error)
             return
+        await self._hand_back(step)
+
+    async def _hand_back(self, step: StepContext | None) -> None:
         progress = step.take_progress() if step else None
         await self._services.store.release(self.claim, progress, self._services.clock.now())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic
 
-from .clock import EpochMs, from_datetime, to_seconds
+from .clock import EpochMs, from_datetime, to_datetime, to_seconds
 from .errors import ValidationError
 from .jobs import InputT, JobDefinition, OutputT
 from .records import Run, RunStatus
@@ -38,10 +38,11 @@ class Trigger:
             ("idempotency_key", self.idempotency_key),
             ("concurrency_key", self.concurrency_key),
         ):
-            if key is not None and (not isinstance(key, str) or not key):
+            if key is not None and (not _is_text(key) or not key):
                 raise ValidationError(f"{option} must be a non-empty text, got {key!r}")
-        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
-            raise ValidationError(f"priority must be a whole number, got {self.priority!r}")
+        is_number = isinstance(self.priority, int) and not isinstance(self.priority, bool)
+        if not is_number or abs(self.priority) >= 2**31:
+            raise ValidationError(f"priority must be a whole number of at most 31 bits, got {self.priority!r}")
         return NewRun(
             id=run_id,
             job_name=definition.name,
@@ -60,11 +61,13 @@ class Trigger:
             if self.run_at is not None:
                 return from_datetime(self.run_at)
             delay = 0.0 if self.delay is None else to_seconds(self.delay)
-        except (TypeError, ValueError) as error:
-            raise ValidationError(f"delay or run_at: {error}") from error
-        if not 0 <= delay < float("inf"):
+            first = EpochMs(now + round(delay * 1000))
+            to_datetime(first)
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ValidationError(f"delay or run_at cannot be a moment: {error}") from error
+        if delay < 0:
             raise ValidationError(f"delay must be a number of seconds from 0 on, got {self.delay!r}")
-        return EpochMs(now + round(delay * 1000))
+        return first
 
 
 class JobHandle(Generic[InputT, OutputT]):
@@ -153,19 +156,20 @@ class JobHandles:
     """Handles by key: `handles.sync_users`, `handles["sync-users"]`; iterating gives the handles."""
 
     def __init__(self) -> None:
-        self._handles: dict[str, JobHandle[Any, Any]] = {}
-        self._names: dict[str, str] = {}
+        self._by_name: dict[str, JobHandle[Any, Any]] = {}
+        self._by_key: dict[str, JobHandle[Any, Any]] = {}
 
-    def put(self, key: str, handle: JobHandle[Any, Any]) -> None:
-        self._handles[key] = handle
-        # A job's own name leads to it too, as it is and as an identifier.
-        self._names.setdefault(handle.name, key)
-        self._names.setdefault(handle.name.replace("-", "_"), key)
+    def put(self, handle: JobHandle[Any, Any], key: str | None = None) -> None:
+        """Add a handle: found by its job's name, by `key`, and by the name as an identifier."""
+        self._by_name[handle.name] = handle
+        if key is not None:
+            self._by_key[key] = handle
+        self._by_key.setdefault(handle.name.replace("-", "_"), handle)
 
     def __getitem__(self, key: str) -> JobHandle[Any, Any]:
-        handle = self._handles.get(key) or self._handles.get(self._names.get(key, ""))
+        handle = self._by_name.get(key) or self._by_key.get(key)
         if handle is None:
-            raise KeyError(f"no job {key!r}; registered: {', '.join(self._handles) or 'none'}")
+            raise KeyError(f"no job {key!r}; registered: {', '.join(self._by_name) or 'none'}")
         return handle
 
     def __getattr__(self, key: str) -> JobHandle[Any, Any]:
@@ -177,19 +181,24 @@ class JobHandles:
             raise AttributeError(error.args[0]) from None
 
     def __iter__(self) -> Iterator[JobHandle[Any, Any]]:
-        return iter(self._handles.values())
+        return iter(self._by_name.values())
 
     def __len__(self) -> int:
-        return len(self._handles)
+        return len(self._by_name)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._handles or key in self._names
+        return key in self._by_name or key in self._by_key
 
 
 def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
     for key, value in labels.items():
         if not isinstance(key, str) or not _LABEL_KEY.fullmatch(key):
             raise ValidationError(f"label key {key!r} is not made of letters, digits and . _ / -")
-        if not isinstance(value, str):
+        if not _is_text(value):
             raise ValidationError(f"label {key!r} must be a text, got {value!r}")
     return dict(labels)
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that every database and wire can take: one without lone surrogates."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Generic, TypeVar, overload
 
 import pydantic
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from .clock import EpochMs, to_datetime
 from .errors import ValidationError
@@ -44,7 +44,7 @@ class JobDefinition(Generic[InputT, OutputT]):
         """The payload as JSON text. Raises `ValidationError` if it does not fit the job's input."""
         try:
             return _to_json(self._input, self._input.validate_python(payload))
-        except pydantic.ValidationError as error:
+        except (ValueError, TypeError) as error:  # pydantic's own errors are ValueErrors
             raise ValidationError(f"invalid payload for job '{self.name}': {_sentence(error)}") from error
 
     def load_payload(self, text: str) -> InputT:
@@ -58,10 +58,8 @@ class JobDefinition(Generic[InputT, OutputT]):
         """The output as JSON text. Raises `ValidationError` if it does not fit the job's output."""
         try:
             return _to_json(self._output, self._output.validate_python(output))
-        except (pydantic.ValidationError, pydantic.PydanticSchemaGenerationError) as error:
+        except (ValueError, TypeError) as error:
             raise ValidationError(f"Invalid output: {_sentence(error)}") from error
-        except ValueError as error:  # pydantic-core's PydanticSerializationError is one
-            raise ValidationError(f"Invalid output: {error}") from error
 
     def load_output(self, text: str) -> OutputT:
         output: OutputT = self._output.validate_json(text)
@@ -101,7 +99,13 @@ def job(function: Any = None, /, *, name: str | None = None) -> Any:
         parameters = list(inspect.signature(run).parameters)
         if len(parameters) != 2:
             raise TypeError(f"job '{job_name}' must take (step, payload), not ({', '.join(parameters)})")
-        hints = typing.get_type_hints(run)
+        try:
+            hints = typing.get_type_hints(run)
+        except NameError as error:
+            raise TypeError(
+                f"job '{job_name}': its annotations cannot be looked up ({error}); define the type at the top level "
+                "of the module, or use define_job(input=...)"
+            ) from error
         output = hints.get("return")
         return define_job(
             name=job_name,
@@ -182,7 +186,13 @@ def _moment(instant: EpochMs | None) -> Any:
 
 def _adapter(job_name: str, role: str, kind: Any) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(kind)
+        try:
+            # NaN and the infinities stay what they are, instead of becoming null.
+            return TypeAdapter(kind, config=ConfigDict(ser_json_inf_nan="constants"))
+        except pydantic.errors.PydanticUserError as error:
+            if error.code != "type-adapter-config-unused":
+                raise
+            return TypeAdapter(kind)  # a model, say, which has a configuration of its own
     except pydantic.errors.PydanticUserError as error:
         raise ValueError(
             f"job '{job_name}': its {role} type is not one that pydantic takes: {error.message}"
@@ -190,7 +200,10 @@ def _adapter(job_name: str, role: str, kind: Any) -> TypeAdapter[Any]:
 
 
 def _to_json(adapter: TypeAdapter[Any], value: Any) -> str:
-    return adapter.dump_json(value, by_alias=True, round_trip=True).decode("utf-8")
+    plain = adapter.dump_python(value, mode="json", by_alias=True, round_trip=True)
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    adapter.validate_json(text)  # what could not be read again must not be stored
+    return text
 
 
 def _sentence(error: Exception) -> str:

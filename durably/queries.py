@@ -74,6 +74,7 @@ WHERE id IN (
       AND NOT EXISTS (
         SELECT 1 FROM durably_runs AS ahead
         WHERE ahead.status = 'pending' AND ahead.concurrency_key = candidate.concurrency_key AND ahead.run_at <= :now
+          AND ahead.job_name IN (SELECT value FROM json_each(:job_names))
           AND (-ahead.priority, ahead.run_at, ahead.id) < (-candidate.priority, candidate.run_at, candidate.id))))
   ORDER BY candidate.priority DESC, candidate.run_at, candidate.id LIMIT :slots)
 RETURNING *

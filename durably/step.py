@@ -15,13 +15,23 @@ import json
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from . import codec
-from .clock import Clock, EpochMs
+from .clock import Clock, EpochMs, unbroken
 from .database import Transaction
-from .errors import DuplicateStepError, DurablyError, LeaseLostError, StepOutputError, describe
+from .errors import (
+    DuplicateStepError,
+    DurablyError,
+    LeaseLostError,
+    StepOutputError,
+    StorageError,
+    StoreFailedError,
+    describe,
+    leaves,
+)
 from .events import (
     Event,
     EventBus,
@@ -44,6 +54,10 @@ PROGRESS_FLUSH_SECONDS = 0.1
 HAS_THREADS = sys.platform != "emscripten"
 
 
+_transaction_of: ContextVar[str | None] = ContextVar("durably_transaction_of", default=None)
+"""The run in whose transaction the present task is; tasks that it starts inherit it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What an execution works with."""
@@ -51,6 +65,14 @@ class Services:
     store: Store
     bus: EventBus
     clock: Clock
+
+
+async def ours(work: Awaitable[T]) -> T:
+    """Do durably's own work on the store: if it fails, that is not the job's failure (`StoreFailedError`)."""
+    try:
+        return await work
+    except StorageError as error:
+        raise StoreFailedError(error) from error
 
 
 class StepLog:
@@ -77,16 +99,14 @@ class StepContext:
     def __init__(self, services: Services, run: StoredRun, completed: dict[str, StoredStep]) -> None:
         self.run_id = run.id
         self.log = StepLog(self._write_log)
-        self.failure: tuple[BaseException, str] | None = None
-        """The latest error that a step raised, and the step's name."""
         self.lost = False
-        """Set when the run has gone to another worker; the next step raises `LeaseLostError`."""
+        """Set when the run has gone to another worker or has ended; the next step raises `LeaseLostError`."""
         self._services = services
         self._claim = Claim(run_id=run.id, generation=run.generation)
         self._completed = completed
         self._used: set[str] = set()
-        self._running: list[str] = []
-        self._in_transaction: asyncio.Task[Any] | None = None
+        self._running: dict[str, asyncio.Task[Any] | None] = {}
+        self._failures: list[tuple[BaseException, str]] = []
         self._unsaved_progress: str | None = None
         self._flush: asyncio.Task[None] | None = None
         self._facts = {"run_id": run.id, "job_name": run.job_name, "labels": json.loads(run.labels)}
@@ -111,11 +131,12 @@ class StepContext:
         if name in self._completed:
             return self._replayed(name)
 
-        async def attempt(started_at: EpochMs) -> str | bytes:
-            stored = self._encoded(name, await _call(fn, args, kwargs))
+        async def attempt(started_at: EpochMs) -> Any:
+            value, stored = self._kept(name, await _call(fn, args, kwargs))
             checkpoint = self._checkpoint(name, index, started_at, output=stored)
-            self._require(await self._services.store.put_step(self._claim, checkpoint))
-            return stored
+            # The commit and its event belong together, whoever cancels in between.
+            await unbroken(self._commit(checkpoint, value))
+            return value
 
         return await self._execute(name, index, attempt)
 
@@ -143,25 +164,37 @@ class StepContext:
         if name in self._completed:
             return self._replayed(name)
 
-        async def attempt(started_at: EpochMs) -> str | bytes:
-            async with self._services.store.database.transaction() as tx:
-                self._in_transaction = asyncio.current_task()
-                try:
+        async def attempt(started_at: EpochMs) -> Any:
+            is_written = False
+            inside = _transaction_of.set(self.run_id)
+            try:
+                async with self._services.store.database.transaction() as tx:
                     value = fn(UserTransaction(tx), *args, **kwargs)
-                    stored = self._encoded(name, await value if inspect.isawaitable(value) else value)
-                finally:
-                    self._in_transaction = None
-                checkpoint = self._checkpoint(name, index, started_at, output=stored)
-                self._require(await put_step_in(tx, self._claim, checkpoint))
-            return stored
+                    value, stored = self._kept(name, await value if inspect.isawaitable(value) else value)
+                    checkpoint = self._checkpoint(name, index, started_at, output=stored)
+                    self._require(await put_step_in(tx, self._claim, checkpoint))
+                    is_written = True
+            except asyncio.CancelledError:
+                if is_written:  # cancelled while it was being committed, which no cancellation stops
+                    self._tell_completed(checkpoint, value)
+                raise
+            finally:
+                _transaction_of.reset(inside)
+            self._tell_completed(checkpoint, value)
+            return value
 
         return await self._execute(name, index, attempt)
 
-    # -- signals ---------------------------------------------------------------------------------------
+    # -- signs -----------------------------------------------------------------------------------------
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
-        """Say how far the run is. Listeners hear it at once; the store within a tenth of a second."""
+        """Say how far the run is. Listeners hear it at once; the store about ten times a second."""
         self._on_loop(lambda: self._note_progress(Progress(current, total, message)))
+
+    def raise_if_cancelled(self) -> None:
+        """For long loops without an `await`: raises `asyncio.CancelledError` once the run is cancelled."""
+        if self.lost:
+            raise asyncio.CancelledError
 
     # -- for execution ---------------------------------------------------------------------------------
 
@@ -170,16 +203,23 @@ class StepContext:
         unsaved, self._unsaved_progress = self._unsaved_progress, None
         return unsaved
 
+    def failed_step(self, error: BaseException) -> str | None:
+        """The name of the step that raised `error`, or one of the errors in it."""
+        causes = {id(leaf) for leaf in leaves(error)}
+        return next((name for failure, name in self._failures if id(failure) in causes), None)
+
     async def close(self) -> None:
-        """End what still runs in the background."""
-        if self._flush is not None:
-            self._flush.cancel()
-            await asyncio.gather(self._flush, return_exceptions=True)
+        """End the steps that a job has left running, and let it begin no other."""
+        self.lost = True
+        tasks = [task for task in (*self._running.values(), self._flush) if task not in (None, asyncio.current_task())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- inside ----------------------------------------------------------------------------------------
 
     def _enter(self, name: str) -> int:
-        if self._in_transaction is not None and self._in_transaction is asyncio.current_task():
+        if _transaction_of.get() == self.run_id:
             raise DurablyError(
                 f"step '{name}' was called inside a transaction; there only tx is for use, so end the transaction first"
             )
@@ -192,44 +232,58 @@ class StepContext:
         self._used.add(name)
         return len(self._used) - 1
 
-    async def _execute(self, name: str, index: int, attempt: Callable[[EpochMs], Awaitable[str | bytes]]) -> Any:
+    async def _execute(self, name: str, index: int, attempt: Callable[[EpochMs], Awaitable[Any]]) -> Any:
         """Call a step for the first time: its events, its checkpoint, its failure."""
         started_at = self._services.clock.now()
         facts = {"step_name": name, "step_index": index}
         self._emit(StepStarted, **facts)
-        self._running.append(name)
+        self._running[name] = asyncio.current_task()
         try:
-            stored = await attempt(started_at)
+            return await attempt(started_at)
         except asyncio.CancelledError:
-            self._emit(StepCancelled, **facts)
+            if name in self._running:  # else it has completed, and the cancellation is the run's
+                self._emit(StepCancelled, **facts)
             raise
         except Exception as error:
-            self.failure = (error, name)
-            text = describe(error)
-            checkpoint = self._checkpoint(name, index, started_at, error=text)
-            self._require(await self._services.store.put_step(self._claim, checkpoint))
-            self._emit(StepFailed, **facts, error=text)
+            self._failures.append((error, name))
+            checkpoint = self._checkpoint(name, index, started_at, error=describe(error))
+            await unbroken(self._commit(checkpoint, None))
             raise
         finally:
-            self._running.remove(name)
-        value = self._decoded(name, stored)
-        duration = (self._services.clock.now() - started_at) / 1000
+            self._running.pop(name, None)
+
+    async def _commit(self, checkpoint: Checkpoint, value: Any) -> None:
+        self._require(await ours(self._services.store.put_step(self._claim, checkpoint)))
+        if checkpoint.error is None:
+            self._tell_completed(checkpoint, value)
+        else:
+            facts = {"step_name": checkpoint.name, "step_index": checkpoint.step_index}
+            self._emit(StepFailed, **facts, error=checkpoint.error)
+
+    def _tell_completed(self, checkpoint: Checkpoint, value: Any) -> None:
+        self._running.pop(checkpoint.name, None)
+        facts = {"step_name": checkpoint.name, "step_index": checkpoint.step_index}
+        duration = (self._services.clock.now() - checkpoint.started_at) / 1000
         self._emit(StepCompleted, **facts, output=value, duration=duration)
-        return value
 
     def _replayed(self, name: str) -> Any:
         output = self._completed[name].output
         assert output is not None, "a completed step has an output"
-        return self._decoded(name, output)
+        try:
+            return codec.decode(output)
+        except codec.CodecError as error:
+            raise StepOutputError(name, error.path, error.reason) from error
+
+    def _kept(self, name: str, value: Any) -> tuple[Any, str | bytes]:
+        """A result as it will be read back, and its stored form: what cannot be read back is not stored."""
+        try:
+            stored = codec.encode(value)
+            return codec.decode(stored), stored
+        except codec.CodecError as error:
+            raise StepOutputError(name, error.path, error.reason) from error
 
     def _checkpoint(
-        self,
-        name: str,
-        index: int,
-        started_at: EpochMs,
-        *,
-        output: str | bytes | None = None,
-        error: str | None = None,
+        self, name: str, index: int, started_at: EpochMs, *, output: str | bytes | None = None, error: str | None = None
     ) -> Checkpoint:
         return Checkpoint(
             name=name,
@@ -240,18 +294,6 @@ class StepContext:
             started_at=started_at,
             now=self._services.clock.now(),
         )
-
-    def _encoded(self, name: str, value: Any) -> str | bytes:
-        try:
-            return codec.encode(value)
-        except codec.CodecError as error:
-            raise StepOutputError(name, error.path, error.reason) from error
-
-    def _decoded(self, name: str, stored: str | bytes) -> Any:
-        try:
-            return codec.decode(stored)
-        except codec.CodecError as error:
-            raise StepOutputError(name, error.path, error.reason) from error
 
     def _require(self, written: bool) -> None:
         if not written:
@@ -265,13 +307,13 @@ class StepContext:
             self._flush = asyncio.ensure_future(self._flush_progress())
 
     async def _flush_progress(self) -> None:
-        await self._services.clock.sleep(PROGRESS_FLUSH_SECONDS)
-        unsaved = self.take_progress()
-        if unsaved is not None:
-            await self._services.store.put_progress(self._claim, unsaved, self._services.clock.now())
+        while self._unsaved_progress is not None:
+            await self._services.clock.sleep(PROGRESS_FLUSH_SECONDS)
+            if (unsaved := self.take_progress()) is not None:
+                await self._services.store.put_progress(self._claim, unsaved, self._services.clock.now())
 
     def _write_log(self, level: str, message: str, data: Any) -> None:
-        step_name = self._running[-1] if self._running else None
+        step_name = next(reversed(self._running), None)
         self._on_loop(lambda: self._emit(LogWritten, level=level, message=message, data=data, step_name=step_name))
 
     def _emit(self, kind: type[Event], **facts: Any) -> None:
@@ -297,5 +339,13 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     if is_async or not HAS_THREADS:
         value = fn(*args, **kwargs)
     else:
-        value = await asyncio.to_thread(fn, *args, **kwargs)
+        value = await asyncio.to_thread(_without_stop_iteration, fn, args, kwargs)
     return await value if inspect.isawaitable(value) else value
+
+
+def _without_stop_iteration(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A future refuses `StopIteration`, and whoever awaited it would wait for ever."""
+    try:
+        return fn(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError("the step raised StopIteration") from error

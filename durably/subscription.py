@@ -23,10 +23,12 @@ from .events import (
     RunCompleted,
     RunFailed,
     RunProgressed,
+    RunRetried,
+    RunStale,
     RunStarted,
     RunTriggered,
 )
-from .records import Run, RunStatus
+from .records import Progress, Run, RunStatus
 
 FindRun = Callable[[str], Awaitable[Run[Any] | None]]
 
@@ -44,30 +46,55 @@ async def follow(
             something.set()
 
     stop_hearing = bus.on("*", hear)
+    told = _Told()
     try:
-        seen = await _require(find_run, run_id)
-        known = present_state(seen, bus.sequence)
-        # What was heard while the row was read is either in the row, and told by it, or still to be told.
-        told = {event.type for event in known}
-        early = [event for event in heard if event.type not in told or event.type == RunProgressed.type]
-        heard.clear()
-        for event in [*known, *early]:
-            yield event
-            if event.type in TERMINAL_TYPES:
-                return
         while True:
             something.clear()
-            if not heard and not await wait_event(clock, something, polling_interval):
-                latest = await _require(find_run, run_id)
-                heard.extend(_told_by_row(seen, latest, bus.sequence))
-                seen = latest
+            if not heard:
+                # At first, and whenever nothing was heard for a while: what does the row say?
+                sequence = bus.sequence
+                run = await _require(find_run, run_id)
+                row = [event for event in present_state(run, sequence) if told.is_newer(event)]
+                # What was heard while it was read is in the row already, or is still to be told after it.
+                heard.extendleft(reversed(row))
             while heard:
                 event = heard.popleft()
+                if not told.is_news(event):
+                    continue
+                told.note(event)
                 yield event
                 if event.type in TERMINAL_TYPES:
                     return
+            await wait_event(clock, something, polling_interval)
     finally:
         stop_hearing()
+
+
+class _Told:
+    """What a subscriber knows of the run's state, so that the bus and the row do not tell it twice."""
+
+    def __init__(self) -> None:
+        self._state: str | None = None
+        self._progress: Progress | None = None
+        self._latest: datetime | None = None
+
+    def is_newer(self, from_row: Event) -> bool:
+        """Whether what the row says is later than what was heard: progress reaches it a moment after the bus."""
+        return not isinstance(from_row, RunProgressed) or self._latest is None or from_row.timestamp > self._latest
+
+    def is_news(self, event: Event) -> bool:
+        if isinstance(event, RunProgressed):
+            return event.progress != self._progress
+        if isinstance(event, RunTriggered):
+            return self._state is None
+        return not isinstance(event, RunStarted) or self._state != RunStarted.type
+
+    def note(self, event: Event) -> None:
+        self._latest = event.timestamp
+        if isinstance(event, RunProgressed):
+            self._progress = event.progress
+        elif isinstance(event, RunTriggered | RunStarted | RunStale | RunRetried):
+            self._state = event.type
 
 
 def present_state(run: Run[Any], sequence: int) -> list[Event]:
@@ -97,14 +124,6 @@ def present_state(run: Run[Any], sequence: int) -> list[Event]:
             if run.progress is None:
                 return [started]
             return [started, event(RunProgressed, run.updated_at, progress=run.progress)]
-
-
-def _told_by_row(before: Run[Any], now: Run[Any], sequence: int) -> list[Event]:
-    if now.status != before.status:
-        return present_state(now, sequence)
-    if now.progress != before.progress:
-        return [event for event in present_state(now, sequence) if event.type == RunProgressed.type]
-    return []
 
 
 async def _require(find_run: FindRun, run_id: str) -> Run[Any]:

@@ -11,8 +11,8 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from .clock import EpochMs, finishes_within, wait_event
-from .errors import DurablyError, describe
+from .clock import EpochMs, finishes_within, unbroken, wait_event
+from .errors import describe
 from .events import RunStale, WorkerFailed, logger
 from .execution import Execution
 from .jobs import Registry
@@ -53,20 +53,21 @@ class Worker:
         self._active: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._stopping = False
-        self._loops: list[asyncio.Task[None]] = []
+        self._work: asyncio.Task[None] | None = None
+        self._heartbeats: asyncio.Task[None] | None = None
         self._is_held = False
 
     @property
     def is_started(self) -> bool:
-        return bool(self._loops)
+        return self._work is not None
 
     def start(self) -> None:
         """Begin to look for work."""
-        self._loops = [
-            asyncio.ensure_future(self._work_loop()),
-            asyncio.ensure_future(self._heartbeat_loop()),
-        ]
+        self._wake = asyncio.Event()
+        self._work = asyncio.ensure_future(self._work_loop())
+        self._heartbeats = asyncio.ensure_future(self._heartbeat_loop())
 
     def wake(self) -> None:
         """Look for work now."""
@@ -81,58 +82,67 @@ class Worker:
         """Claim nothing more and wait for the runs in flight; after `timeout` seconds hand them back."""
         self._stopping = True
         self.wake()
-        if self._tasks:
-            await self._finish_in_flight(timeout)
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        self._loops = []
+        try:
+            if self._work is not None:
+                # Not cancelled: it may be in the middle of a claim, whose runs would belong to nobody.
+                await self._work
+            async with self._turn:
+                await self._finish_in_flight(timeout)
+        finally:
+            if self._heartbeats is not None:
+                self._heartbeats.cancel()
+                await asyncio.gather(self._heartbeats, return_exceptions=True)
+            self._work = self._heartbeats = None
+            self._stopping = False
         if self._is_held:
-            await self._liveness.release(self.id)
             self._is_held = False
-        self._stopping = False
+            await self._liveness.release(self.id)
 
     async def process_one(self) -> bool:
         """Claim one run and execute it to its outcome; false where there was none to claim."""
-        await self._hold()
         heartbeats = None if self.is_started else asyncio.ensure_future(self._heartbeat_loop())
         try:
-            claimed = await self._take(1)
-            for stored in claimed:
-                await self._begin(stored)
+            begun = await self._look_for_work(len(self._active) + 1)
+            await asyncio.gather(*begun)
         finally:
             if heartbeats is not None:
                 heartbeats.cancel()
                 await asyncio.gather(heartbeats, return_exceptions=True)
-        return bool(claimed)
+        return bool(begun)
 
     # -- inside ----------------------------------------------------------------------------------------
 
     async def _finish_in_flight(self, timeout: float | None) -> None:
         in_flight = set(self._tasks)
+        if not in_flight:
+            return
         if timeout is not None and not await finishes_within(self._services.clock, asyncio.wait(in_flight), timeout):
             for execution in list(self._active.values()):
                 execution.interrupt(ended_elsewhere=False)
         await asyncio.wait(in_flight)
-
-    async def _hold(self) -> None:
-        if not self._is_held:
-            await self._liveness.hold(self.id)
-            self._is_held = True
 
     async def _work_loop(self) -> None:
         while not self._stopping:
             self._wake.clear()
             pause = self._options.polling_interval
             try:
-                await self._hold()
-                slots = self._options.max_concurrent_runs - len(self._active)
-                for stored in await self._take(slots):
-                    self._begin(stored)
+                await self._look_for_work(self._options.max_concurrent_runs)
             except Exception as error:  # noqa: BLE001 - the loop outlives a storage that fails for a while
                 self._report(error, "looking for work")
                 pause = max(pause, ERROR_PAUSE_SECONDS)
-            await wait_event(self._services.clock, self._wake, pause)
+            if not self._stopping:
+                await wait_event(self._services.clock, self._wake, pause)
+
+    async def _look_for_work(self, slots: int) -> list[asyncio.Task[None]]:
+        """Claim what fits into `slots` and begin it.
+
+        One caller at a time: between a claim and the beginning of its runs nobody may take them for orphans.
+        """
+        async with self._turn:
+            if not self._is_held:
+                await unbroken(self._liveness.hold(self.id))
+                self._is_held = True
+            return [self._begin(stored) for stored in await self._take(slots - len(self._active))]
 
     async def _take(self, slots: int) -> list[StoredRun]:
         """Free the runs of the dead, then claim up to `slots`."""
@@ -164,12 +174,14 @@ class Worker:
         self._active[stored.id] = execution
         task = execution.start()
         self._tasks.add(task)
-        task.add_done_callback(lambda ended: self._ended(stored.id, ended))
+        task.add_done_callback(lambda ended: self._ended(execution, ended))
         return task
 
-    def _ended(self, run_id: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, execution: Execution, task: asyncio.Task[None]) -> None:
+        run_id = execution.claim.run_id
         self._tasks.discard(task)
-        self._active.pop(run_id, None)
+        if self._active.get(run_id) is execution:  # else the run has been claimed again meanwhile
+            del self._active[run_id]
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._report(error, f"executing run {run_id}")
@@ -183,7 +195,7 @@ class Worker:
                 continue
             try:
                 lost = await self._services.store.heartbeat(claims, self._services.clock.now())
-            except DurablyError as error:
+            except Exception as error:  # noqa: BLE001 - as in the work loop
                 self._report(error, "renewing leases")
                 continue
             for claim in lost:

@@ -10,16 +10,18 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag, auto
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from durably import (
     ConflictError,
+    Database,
     DuplicateStepError,
     DurablyError,
     JobDefinition,
@@ -79,6 +81,25 @@ class Receipt(BaseModel):
 
 class Colour(Enum):
     RED = "red"
+
+
+class Access(Flag):
+    READ = auto()
+    WRITE = auto()
+
+
+class Circle(BaseModel):
+    radius: float
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def area(self) -> float:
+        return math.pi * self.radius**2
+
+    def measured(self) -> Circle:
+        """With its area computed and remembered, which is no part of its state."""
+        assert self.area
+        return self
 
 
 @dataclass
@@ -211,6 +232,12 @@ async def what_replay_returns_equals_what_the_first_call_returned(place: Place) 
         Decimal("1.10"),
         UUID(int=7),
         Colour.RED,
+        Access.READ | Access.WRITE,
+        Circle(radius=2.0).measured(),
+        "lone \ud800 surrogate",
+        1 << 12_000,
+        time(1, 2, 3, tzinfo=UTC),
+        datetime(2026, 10, 25, 2, 30, tzinfo=UTC, fold=1),
         Point(1, datetime(2026, 1, 1, tzinfo=UTC), {"a"}),
         Order(item="x", count=3),
         [Order(item="y")],
@@ -282,6 +309,121 @@ async def steps_in_parallel_are_checkpoints_of_their_own(place: Place) -> None:
         done = await durably.jobs.fan_out.trigger_and_wait(5, timeout=10)
         assert done.output == [0, 1, 2, 3, 4]
         assert [step.index for step in await durably.get_steps(done.id)] == [0, 1, 2, 3, 4]
+
+
+@scenario
+async def when_one_of_several_steps_fails_the_others_end_with_the_run(place: Place) -> None:
+    ended: list[str] = []
+
+    async def fails() -> None:
+        await asyncio.sleep(0.01)
+        raise ValueError("one failed")
+
+    async def patient(name: str) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(name)
+
+    async def branch(step: StepContext) -> None:
+        try:
+            await step.run("patient", patient, "first")
+        finally:
+            await step.run("afterwards", patient, "never begun")
+
+    @job
+    async def several(step: StepContext, payload: int) -> None:
+        await asyncio.gather(step.run("fails", fails), branch(step))
+
+    @job
+    async def grouped(step: StepContext, payload: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(step.run("fails", fails))
+            group.create_task(step.run("patient", patient, "second"))
+
+    async with create_durably(place("db"), jobs=[several, grouped]) as durably:
+        failed: list[str | None] = []
+        durably.on("run:fail", lambda event: failed.append(event.failed_step_name))
+        for handle in durably.jobs:
+            with raises(RunFailedError) as caught:
+                await handle.trigger_and_wait(1, timeout=10)
+            assert str(caught.error) == "one failed"
+    assert ended == ["first", "second"]
+    assert failed == ["fails", "fails"]
+
+
+@scenario
+async def whatever_a_job_raises_ends_its_run(place: Place) -> None:
+    class Odd(BaseException):
+        pass
+
+    raised: list[BaseException] = []
+
+    @job
+    async def strange(step: StepContext, payload: int) -> None:
+        raise raised[-1]
+
+    @job
+    async def exhausted(step: StepContext, payload: int) -> None:
+        await step.run("next", lambda: next(iter([])))
+
+    class UnprintableError(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    async with create_durably(place("db"), jobs=[strange, exhausted]) as durably:
+        for error, text in (
+            (Odd("odd"), "odd"),
+            (SystemExit(3), "3"),
+            (asyncio.CancelledError("by itself"), "by itself"),
+            (UnprintableError(), "UnprintableError"),
+            (KeyError("key"), "KeyError: 'key'"),
+            (ValueError("\ud800\0"), "\\ud800\\x00"),
+            (ExceptionGroup("two", [OSError("first"), OSError("second")]), "first (and 1 more)"),
+        ):
+            raised.append(error)
+            with raises(RunFailedError) as caught:
+                await durably.jobs.strange.trigger_and_wait(1, timeout=10)
+            assert caught.error.run.error == text
+            assert caught.error.run.generation == 1
+        with raises(RunFailedError):
+            await durably.jobs.exhausted.trigger_and_wait(1, timeout=10)
+
+
+@scenario
+async def a_store_that_fails_is_not_the_jobs_failure(place: Place) -> None:
+    """The checkpoint could not be written: the run goes on from the one before, when it can."""
+    calls: list[str] = []
+
+    class Failing:
+        """The real database, which fails once at the first checkpoint of step `second`."""
+
+        def __init__(self, real: Database) -> None:
+            self._real, self.name, self.is_broken = real, real.name, True
+            self.transaction, self.close = real.transaction, real.close
+
+        async def execute(self, *statements: Statement) -> list[Any]:
+            is_checkpoint = any(dict(one.params).get("name") == "second" for one in statements if one.params)
+            if self.is_broken and is_checkpoint:
+                self.is_broken = False
+                raise StorageError("the disk is away")
+            return await self._real.execute(*statements)
+
+    @job
+    async def two_steps(step: StepContext, payload: int) -> str:
+        await step.run("first", lambda: calls.append("first"))
+        await step.run("second", lambda: calls.append("second"))
+        return "done"
+
+    durably = create_durably(Failing(open_database(place("db"))), jobs=[two_steps], polling_interval=0.02)
+    errors: list[str] = []
+    durably.on("worker:error", lambda event: errors.append(event.error))
+    await durably.init()
+    done = await durably.jobs.two_steps.trigger_and_wait(1, timeout=10)
+    await durably.stop()
+    assert done.output == "done"
+    assert calls == ["first", "second", "second"]
+    assert errors == ["the disk is away"]
 
 
 @scenario
@@ -358,6 +500,34 @@ async def higher_priority_goes_first_then_the_oldest_and_nothing_before_its_time
     assert calls[-1] == "late"
     with raises(ValidationError):
         await trigger("x", run_at=datetime(2026, 1, 1))  # noqa: DTZ001 - the point: it names no instant
+    await durably.stop()
+
+
+@scenario
+async def an_option_that_cannot_be_kept_is_refused(place: Place) -> None:
+    durably = create_durably(place("db"), jobs=[echo_job([])])
+    await durably.migrate()
+    trigger = durably.jobs.echo.trigger
+    for payload, options in (
+        (object(), {}),
+        ({"s": "\ud800"}, {}),
+        (1, {"delay": 1e12}),
+        (1, {"delay": -1}),
+        (1, {"delay": math.nan}),
+        (1, {"delay": 1, "run_at": datetime.now(UTC)}),
+        (1, {"run_at": "tomorrow"}),
+        (1, {"priority": 2**70}),
+        (1, {"priority": "high"}),
+        (1, {"idempotency_key": "\ud800"}),
+        (1, {"concurrency_key": ""}),
+        (1, {"labels": {"a b": "x"}}),
+        (1, {"labels": {"a": 1}}),
+    ):
+        with raises(ValidationError):
+            await trigger(payload, **options)  # type: ignore[arg-type]
+    assert await durably.get_runs() == []
+    run = await trigger({"n": math.nan})
+    assert math.isnan(run.payload["n"])
     await durably.stop()
 
 
@@ -479,6 +649,56 @@ async def a_subscription_begins_with_the_present_state_and_ends_with_the_run(pla
 
 
 @scenario
+async def a_subscription_tells_nothing_twice(place: Place) -> None:
+    """The row is read between events, and says again what the events have said."""
+    release = asyncio.Event()
+
+    @job
+    async def slow(step: StepContext, payload: int) -> str:
+        step.progress(1, 2)
+        await step.run("wait", release.wait)
+        step.progress(2, 2)
+        return "done"
+
+    async with create_durably(place("db"), jobs=[slow], polling_interval=0.01) as durably:
+        run = await durably.jobs.slow.trigger(1)
+        types: list[str] = []
+        async for event in durably.subscribe(run.id):
+            types.append(event.type)
+            if event.type == "step:start":
+                asyncio.get_running_loop().call_later(0.3, release.set)
+    assert [kind for kind in types if not kind.startswith("step:")] in (
+        ["run:trigger", "run:start", "run:progress", "run:progress", "run:complete"],
+        ["run:start", "run:progress", "run:progress", "run:complete"],
+    )
+
+
+@scenario
+async def a_run_that_is_retried_when_it_fails_is_waited_for_to_its_end(place: Place) -> None:
+    attempts: list[int] = []
+
+    @job
+    async def second_time_lucky(step: StepContext, payload: int) -> int:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise OSError("not yet")
+        return len(attempts)
+
+    async with create_durably(place("db"), jobs=[second_time_lucky]) as durably:
+
+        async def again(event: Any) -> None:
+            await durably.retry(event.run_id)
+
+        durably.on("run:fail", again)
+        try:
+            done = await durably.jobs.second_time_lucky.trigger_and_wait(1, timeout=10)
+        except RunFailedError as error:
+            # It was read in the moment between the failure and the retry, which is true too.
+            done = await durably.wait_for_run(error.run.id, timeout=10)
+        assert done.output == 2
+
+
+@scenario
 async def waiting_longer_than_the_timeout_leaves_the_run_alone(place: Place) -> None:
     release = asyncio.Event()
 
@@ -566,6 +786,74 @@ async def stopping_hands_the_run_back_and_nothing_is_lost(place: Place) -> None:
     assert (await durably.wait_for_run(run.id, timeout=10)).output == "slept"
     await durably.stop()
     assert calls == ["first", "long", "long"]
+
+
+@scenario
+async def a_run_that_is_retried_while_its_cancelled_execution_cleans_up_runs_once_more(place: Place) -> None:
+    started, cleaned = asyncio.Event(), asyncio.Event()
+    executions: list[int] = []
+
+    async def slow_to_end() -> str:
+        executions.append(len(executions))
+        if len(executions) > 1:
+            await asyncio.sleep(0.3)
+            return "second"
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await cleaned.wait()
+        return "first"
+
+    @job
+    async def stubborn(step: StepContext, payload: int) -> str:
+        return await step.run("slow", slow_to_end)
+
+    async with create_durably(
+        place("db"),
+        jobs=[stubborn],
+        polling_interval=0.01,
+        heartbeat_interval=0.02,
+        stale_threshold=0.1,
+        max_concurrent_runs=2,
+    ) as durably:
+        run = await durably.jobs.stubborn.trigger(1)
+        await asyncio.wait_for(started.wait(), 10)
+        await durably.cancel(run.id)
+        await durably.retry(run.id)
+        while len(executions) < 2:
+            await asyncio.sleep(0.001)
+        cleaned.set()
+        done = await durably.wait_for_run(run.id, timeout=10)
+    assert (done.output, done.generation) == ("second", 2)
+    assert executions == [0, 1]
+
+
+@scenario
+async def claiming_by_hand_beside_a_started_worker_runs_everything_once(place: Place) -> None:
+    calls: list[Any] = []
+    durably = create_durably(place("db"), jobs=[echo_job(calls)], polling_interval=0.001, max_concurrent_runs=5)
+    await durably.init()
+    runs = await durably.jobs.echo.batch_trigger(range(60))
+    await asyncio.gather(*(durably.process_until_idle() for _ in range(3)))
+    for run in runs:
+        await durably.wait_for_run(run.id, timeout=10)
+    await durably.stop()
+    assert sorted(calls) == list(range(60))
+
+
+@scenario
+async def a_stopped_worker_leaves_nothing_running(place: Place) -> None:
+    calls: list[Any] = []
+    name = place("db")
+    for _ in range(8):
+        durably = create_durably(name, jobs=[echo_job(calls)], max_concurrent_runs=3)
+        await durably.init()
+        await durably.jobs.echo.batch_trigger(range(5))
+        await asyncio.sleep(0.002)
+        await durably.stop()
+        assert await durably.get_runs(status="running") == []
+        await durably.stop()
 
 
 @scenario
@@ -723,6 +1011,68 @@ async def a_step_inside_a_transaction_is_refused_instead_of_waiting_for_itself(p
     async with create_durably(place("db"), jobs=[nested]) as durably:
         done = await durably.jobs.nested.trigger_and_wait(1, timeout=10)
     assert "only tx is for use" in done.output
+
+
+@scenario
+async def a_step_in_a_task_of_the_transaction_is_refused_too(place: Place) -> None:
+    @job
+    async def nested(step: StepContext, payload: int) -> str:
+        async def inside(tx: Any) -> str:
+            found = await asyncio.gather(step.run("inner", lambda: 1), return_exceptions=True)
+            return str(found[0])
+
+        return await step.transaction("outer", inside)
+
+    async with create_durably(place("db"), jobs=[nested]) as durably:
+        done = await durably.jobs.nested.trigger_and_wait(1, timeout=10)
+    assert "only tx is for use" in done.output
+
+
+@scenario
+async def a_transaction_that_is_cancelled_leaves_the_database_usable(place: Place) -> None:
+    """Whenever the cancellation comes: at the beginning, between two statements, at the end."""
+    database = open_database(place("db"))
+    await database.execute(Statement("CREATE TABLE t (v)"))
+    kept: list[Any] = []
+
+    async def write(n: int) -> None:
+        async with database.transaction() as tx:
+            await tx.execute("INSERT INTO t VALUES (?)", (n,))
+            await asyncio.sleep(0)
+            await tx.execute("INSERT INTO t VALUES (?)", (n,))
+            kept.append(tx)
+
+    for n in range(40):
+        task = asyncio.ensure_future(write(n))
+        for _ in range(n % 12):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with database.transaction() as tx:
+            await tx.execute("INSERT INTO t VALUES (-1)")
+    [rows] = await database.execute(Statement("SELECT v, count(*) FROM t GROUP BY v"))
+    counts = {row[0]: row[1] for row in rows.rows}
+    assert counts.pop(-1) == 40
+    assert set(counts.values()) <= {2}, "a transaction is whole or not at all"
+    for tx in kept:
+        with raises(DurablyError):
+            await tx.execute("INSERT INTO t VALUES (99)")
+    await database.close()
+
+
+@scenario
+async def a_table_may_change_between_two_reads(place: Place) -> None:
+    database = open_database(place("db"))
+    read = Statement("SELECT * FROM t -- all there is")
+    await database.execute(Statement("CREATE TABLE t (a)"), Statement("INSERT INTO t VALUES ('\ufeffx')"))
+    [before] = await database.execute(read)
+    await database.execute(Statement("ALTER TABLE t ADD COLUMN b"))
+    [wider] = await database.execute(read)
+    await database.execute(Statement("ALTER TABLE t RENAME COLUMN b TO c"))
+    [renamed] = await database.execute(read)
+    assert [found.rows[0].keys() for found in (before, wider, renamed)] == [["a"], ["a", "b"], ["a", "c"]]
+    assert renamed.rows[0]["a"] == "\ufeffx"
+    await database.close()
 
 
 @scenario

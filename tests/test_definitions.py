@@ -100,6 +100,28 @@ def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
         asyncio.run(open_it())
 
 
+def test_two_jobs_whose_names_are_alike_are_told_apart() -> None:
+    durably = create_durably(":memory:")
+    dashed, plain = define_job(name="a-b", input=int, run=run), define_job(name="a_b", input=int, run=run)
+    durably.register(dashed, plain)
+    assert (durably.jobs["a-b"].name, durably.jobs["a_b"].name) == ("a-b", "a_b")
+    handles = durably.register({"first": dashed})
+    assert (handles.first.name, durably.jobs.first.name, len(durably.jobs)) == ("a-b", "a-b", 2)
+    with pytest.raises(AttributeError, match="no job 'c'"):
+        _ = durably.jobs.c
+
+
+def test_an_annotation_that_cannot_be_looked_up_says_what_to_do() -> None:
+    class Local:
+        pass
+
+    with pytest.raises(TypeError, match="use define_job"):
+
+        @job
+        async def wrong(step: StepContext, payload: Local) -> int:
+            return 1
+
+
 def test_ids_sort_by_the_order_in_which_they_were_made() -> None:
     """Within one millisecond, and when the clock is set back, too."""
     clock = ManualClock()

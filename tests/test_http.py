@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,6 +128,40 @@ def test_a_failure_inside_shows_nothing_of_the_inside(monkeypatch: pytest.Monkey
         assert "secret" not in answer["error"]
 
     play(scene)
+
+
+def test_numbers_that_json_has_not_go_over_the_wire_as_text() -> None:
+    """One of them must not end a stream that everybody listens to."""
+
+    @job
+    async def wild(step: StepContext, payload: Any) -> float:
+        step.progress(float("nan"))
+        return await step.run("infinite", lambda: float("inf"))
+
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        durably.register(wild)
+        every = await handler.handle(Request("GET", "/runs/subscribe"))
+        await durably.jobs.wild.trigger({"n": float("nan")})
+        await durably.process_one()
+        events = await frames(every.body, "run:complete")
+        assert [event["output"] for event in events if event["type"] == "step:complete"] == ["Infinity"]
+        status, [run] = await ask(handler, "GET", "/runs")
+        assert (status, run["payload"], run["progress"]["current"]) == (200, {"n": "NaN"}, "NaN")
+
+    play(scene)
+
+
+def test_the_path_of_the_database_is_not_told(tmp_path: Path) -> None:
+    async def scene() -> None:
+        path = tmp_path / "no" / "such" / "folder" / "app.sqlite3"
+        handler = create_durably_handler(create_durably(path, jobs=[sync_users]))
+        status, answer = await ask(handler, "GET", "/runs")
+        assert status == 503
+        assert "app.sqlite3" in answer["error"]
+        assert str(tmp_path) not in answer["error"]
+        assert (await ask(handler, "GET", "http://[/runs"))[0] == 400
+
+    asyncio.run(scene())
 
 
 async def frames(body: Any, until: str) -> list[dict[str, Any]]:

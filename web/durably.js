@@ -85,7 +85,7 @@ export class DurablyError extends Error {
 export async function connect(options) {
   if (options.url !== undefined) {
     const base = options.url.replace(/\/$/, "")
-    return new Durably((path, init) => fetch(base + path, { headers: JSON_HEADERS, ...init }), null)
+    return new Durably((path, init) => fetch(base + path, { headers: JSON_HEADERS, ...init }))
   }
   const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "durably" })
   const port = new Port(worker)
@@ -103,18 +103,20 @@ export async function connect(options) {
     worker.terminate()
     throw error
   }
-  return new Durably((path, init) => port.send(path, init), worker)
+  return new Durably((path, init) => port.send(path, init), worker, () => port.close())
 }
 
 /** A connection. Get one from `connect`. */
 export class Durably {
   #send
+  #end
   /** @type {Map<string, Set<(event: DurablyEvent) => void>>} */ #listeners = new Map()
   /** @type {AbortController | null} */ #listening = null
 
-  /** @param {Send} send @param {Worker | null} worker */
-  constructor(send, worker) {
+  /** @param {Send} send @param {Worker | null} [worker] @param {() => void} [end] */
+  constructor(send, worker = null, end = () => {}) {
     this.#send = send
+    this.#end = end
     /** The worker that runs the jobs, where this page has one. */
     this.worker = worker
   }
@@ -194,7 +196,7 @@ export class Durably {
   /** End the connection. The worker stops; unfinished runs go on at the next `connect`. */
   close() {
     this.#listening?.abort()
-    this.worker?.terminate()
+    this.#end()
   }
 
   #listen() {
@@ -214,9 +216,14 @@ export class Durably {
         }
       }
     }
-    dispatch().catch((error) => {
-      if (!listening.signal.aborted) reportError(error)
-    })
+    dispatch()
+      .catch((error) => {
+        if (!listening.signal.aborted) reportError(error)
+      })
+      .finally(() => {
+        // So that the next `on` listens again.
+        if (this.#listening === listening) this.#listening = null
+      })
   }
 
   /** @param {string} path @param {AbortSignal} [signal] @returns {AsyncGenerator<DurablyEvent, void, void>} */
@@ -266,7 +273,7 @@ export class Durably {
 class Port {
   #worker
   #lastId = 0
-  /** @type {Map<number, { answer: (response: Response) => void, stream?: ReadableStreamDefaultController<Uint8Array> }>} */
+  /** @type {Map<number, { answer: (response: Response) => void, refuse: (error: Error) => void, stream?: ReadableStreamDefaultController<Uint8Array> }>} */
   #waiting = new Map()
   #encoder = new TextEncoder()
 
@@ -293,6 +300,7 @@ class Port {
           reject(new DurablyError(data.failed.name, data.failed.status, data.failed.message))
         } else if (data.ready) {
           this.#worker.onmessage = ({ data }) => this.#receive(data)
+          this.#worker.onerror = null // from here on an error of the worker is the page's to see
           resolve()
         }
       }
@@ -303,15 +311,15 @@ class Port {
   /** @type {Send} */
   send(path, { method = "GET", body = "", signal } = {}) {
     const id = ++this.#lastId
-    return new Promise((resolve) => {
-      this.#waiting.set(id, { answer: resolve })
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { answer: resolve, refuse: reject })
       signal?.addEventListener("abort", () => this.#cancel(id))
       this.#worker.postMessage({ id, method, url: path, headers: JSON_HEADERS, body })
     })
   }
 
   /** @param {any} message */
-  #receive({ id, status, headers, body, stream, chunk, end }) {
+  #receive({ id, status, headers, body, stream, chunk, end, broken }) {
     const waiting = this.#waiting.get(id)
     if (!waiting) return
     if (stream) {
@@ -325,10 +333,24 @@ class Port {
     } else if (end) {
       this.#waiting.delete(id)
       waiting.stream?.close()
+    } else if (broken) {
+      this.#waiting.delete(id)
+      waiting.stream?.error(new DurablyError("DurablyError", 500, broken))
     } else {
       this.#waiting.delete(id)
       waiting.answer(new Response(body, { status, headers }))
     }
+  }
+
+  /** End the worker, and all that waits for it. */
+  close() {
+    this.#worker.terminate()
+    const gone = new DurablyError("DurablyError", 503, "The connection was closed.")
+    for (const { refuse, stream } of this.#waiting.values()) {
+      refuse(gone)
+      stream?.error(gone)
+    }
+    this.#waiting.clear()
   }
 
   /** @param {number} id */

@@ -34,7 +34,8 @@ const LONG_TEXT = 10_000
 const RETRIES = 10
 
 const encoder = new TextEncoder()
-const decoder = new TextDecoder()
+// A text may begin with what looks like a byte order mark; it is part of the text.
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /**
  * @typedef {null | number | string | ["i" | "f", string] | ["b", number]} Value
@@ -168,6 +169,8 @@ export class Connection {
       this.#bindAll(prepared, params)
       const rows = []
       while ((yield* this.#patiently(() => module._sqlite3_step(prepared.pointer), sql)) === SQLITE_ROW) {
+        // SQLite may have prepared the statement anew, for tables that have changed since.
+        if (!rows.length) prepared.columns = this.#columns(prepared.pointer)
         rows.push(this.#row(prepared))
       }
       return [prepared.columns, rows, module._sqlite3_total_changes(this.#db) - changesBefore]
@@ -207,8 +210,6 @@ export class Connection {
     if (known) {
       this.#statements.delete(sql)
       this.#statements.set(sql, known)
-      const width = this.#module._sqlite3_column_count(known.pointer)
-      if (width !== known.columns.length) known.columns = this.#columns(known.pointer)
       return known
     }
     const module = this.#module
@@ -226,7 +227,7 @@ export class Connection {
       )
       const pointer = module.getValue(out, "*")
       const rest = decoder.decode(module.HEAPU8.subarray(module.getValue(out + 4, "*"), text + bytes.length))
-      if (!pointer || rest.trim()) {
+      if (!pointer || rest.replace(/--.*$|\/\*[\s\S]*?\*\//gm, "").trim()) {
         if (pointer) module._sqlite3_finalize(pointer)
         throw new SQLiteError(SQLITE_ERROR, `give one SQL statement at a time, not: ${sql}`)
       }
@@ -452,10 +453,9 @@ async function tryToOpen(name, durability, layer) {
   const api = Factory(module)
   const vfs = await vfsModule[className].create(className, module)
   api.vfs_register(vfs, true)
-  /** @type {number | undefined} */ let db
+  /** @type {Connection | undefined} */ let connection
   try {
-    db = await api.open_v2(name, OPEN_READWRITE_CREATE, className)
-    const connection = new Connection(module, api, vfs, /** @type {number} */ (db))
+    connection = new Connection(module, api, vfs, await api.open_v2(name, OPEN_READWRITE_CREATE, className))
     // Reading the schema is what finds out whether the file is a database at all.
     const settings = [
       "SELECT count(*) FROM sqlite_schema",
@@ -468,8 +468,8 @@ async function tryToOpen(name, durability, layer) {
     if (error) throw new SQLiteError(error[0], error[1])
     return connection
   } catch (error) {
-    if (db !== undefined) await api.close(db)
-    vfs.close()
+    if (connection) await connection.close()
+    else vfs.close()
     throw error instanceof Error && "code" in error && typeof error.code === "number"
       ? new SQLiteError(error.code, error.message)
       : error

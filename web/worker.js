@@ -30,21 +30,17 @@ const pyodideBoot = bootPyodide()
 // A failure is reported when the page's `start` is answered, not as an unhandled rejection before it.
 pyodideBoot.catch(() => {})
 
-/** @type {any} the Python port, once started */
-let port = null
+/** @type {Promise<any>} the Python port, or null where starting failed */
+let started = Promise.resolve(null)
 
 self.addEventListener("message", async ({ data }) => {
   if (data.start) {
-    try {
-      port = await start(data.start)
-    } catch (error) {
-      self.postMessage({ failed: describe(error) })
-    }
-  } else if (data.cancel !== undefined) {
-    port.cancel(data.cancel)
-  } else {
-    port.receive(data.id, data.method, data.url, JSON.stringify(data.headers), data.body)
+    started = start(data.start).catch((error) => void self.postMessage({ failed: describe(error) }))
+    return
   }
+  const port = await started
+  if (data.cancel !== undefined) port.cancel(data.cancel)
+  else port.receive(data.id, data.method, data.url, JSON.stringify(data.headers), data.body)
 })
 
 /** @param {Start} options */

@@ -2,7 +2,8 @@
 
 A request is `(id, method, url, headers, body)`. Its answer is sent with `post`, a function of the worker,
 as dicts: first `{id, status, headers}` with the whole `body`, or with `stream: true`; a stream then sends
-`{id, chunk}` and ends with `{id, end: true}`. `cancel(id)` ends a stream that nobody reads any more.
+`{id, chunk}` and ends with `{id, end: true}`, or with `{id, broken: sentence}`. `cancel(id)` ends a stream that
+nobody reads any more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from ..errors import describe
+from ..events import logger
 from ..http import DurablyHandler, Request
 
 Post = Callable[[str], None]
@@ -45,8 +48,13 @@ class Port:
             self._send({**head, "body": response.body.decode("utf-8")})
             return
         self._send({**head, "stream": True})
-        await self._stream(request_id, response.body)
-        self._send({"id": request_id, "end": True})
+        try:
+            await self._stream(request_id, response.body)
+        except Exception as error:  # noqa: BLE001 - the reader must hear that there will be no more
+            logger.exception("the stream of %s broke", request.url)
+            self._send({"id": request_id, "broken": describe(error)})
+        else:
+            self._send({"id": request_id, "end": True})
 
     async def _stream(self, request_id: int, chunks: AsyncIterator[bytes]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..database import Database
@@ -9,7 +10,7 @@ from ..database import Database
 DURABILITIES = ("full", "relaxed")
 
 
-def open_database(database: str | Database, *, durability: str = "full") -> Database:
+def open_database(database: str | os.PathLike[str] | Database, *, durability: str = "full") -> Database:
     """The backend for a name or path: OPFS in Pyodide, a SQLite file elsewhere.
 
     `durability`: `"full"` flushes every commit; `"relaxed"` does not, and survives the end of the process
@@ -17,6 +18,8 @@ def open_database(database: str | Database, *, durability: str = "full") -> Data
     """
     if durability not in DURABILITIES:
         raise ValueError(f"durability must be one of {', '.join(DURABILITIES)}, not {durability!r}")
+    if isinstance(database, os.PathLike):
+        database = os.fspath(database)
     if not isinstance(database, str):
         return database
     # Imported here because each of the two exists in its own home only.

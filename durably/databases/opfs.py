@@ -18,7 +18,8 @@ from typing import Any
 
 from pyodide.ffi import JsException, to_js  # noqa: TID251 - this module's purpose
 
-from ..database import Params, Result, Row, Statement, Value
+from ..clock import unbroken
+from ..database import OpenTransaction, Params, Result, Row, Statement, Value
 from ..errors import StorageError, StorageFullError
 
 LONG_TEXT = 10_000
@@ -47,17 +48,21 @@ class OpfsDatabase:
 
     async def execute(self, *statements: Statement) -> list[Result]:
         mode = "read" if all(statement.is_read for statement in statements) else "write"
+        await self._give_loop_a_turn()
         async with self._turn:
-            return await self.send(mode, statements)
+            return await self._send(mode, statements)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[_OpenTransaction]:
+    async def transaction(self) -> AsyncIterator[OpenTransaction]:
         async with self._turn:
-            await self.send("bare", [Statement("BEGIN IMMEDIATE")])
+            tx = OpenTransaction(self._run_in_transaction)
             try:
-                yield _OpenTransaction(self)
-                await self.send("bare", [Statement("COMMIT")])
+                await self._send("bare", [Statement("BEGIN IMMEDIATE")])
+                yield tx
+                tx.end()
+                await self._send("bare", [Statement("COMMIT")])
             except BaseException:
+                tx.end()
                 await self._rollback()
                 raise
 
@@ -67,20 +72,23 @@ class OpfsDatabase:
             if connection is not None:
                 await connection.close()
 
-    async def send(self, mode: str, statements: Sequence[Statement]) -> list[Result]:
-        """One request to the bridge. For this module: the caller holds the turn."""
+    async def _run_in_transaction(self, statement: Statement) -> Result:
+        await self._give_loop_a_turn()
+        [result] = await self._send("bare", [statement])
+        return result
+
+    async def _send(self, mode: str, statements: Sequence[Statement]) -> list[Result]:
+        """One request to the bridge; the caller holds the turn."""
         if self._connection is None:
-            self._connection = await self._open()
+            self._connection = await unbroken(self._open())
         blobs: list[bytes] = []
         text = json.dumps([mode, [[one.sql, _wire_params(one.params, blobs)] for one in statements]])
         request = text if len(text) <= LONG_TEXT else to_js(text.encode("ascii"))
         reply = self._connection.execute(request, *map(to_js, blobs))
         # Pyodide hands a promise over as a future.
         if asyncio.isfuture(reply):
-            reply = await reply
-        results = await self._results(reply)
-        await self._give_loop_a_turn()
-        return results
+            reply = await unbroken(reply)
+        return await self._results(reply)
 
     async def _open(self) -> Any:
         # The page's worker, or the loader in the wheel, has put the bridge there under this name.
@@ -98,7 +106,7 @@ class OpfsDatabase:
     async def _rollback(self) -> None:
         # SQLite has rolled back by itself after some errors; then there is nothing left to roll back.
         try:
-            await self.send("bare", [Statement("ROLLBACK")])
+            await self._send("bare", [Statement("ROLLBACK")])
         except StorageError as error:
             if "no transaction is active" not in error.message:
                 raise
@@ -138,16 +146,6 @@ class OpfsDatabase:
         if now - self._last_loop_turn > LOOP_TURN_SECONDS:
             await asyncio.sleep(0)
             self._last_loop_turn = time.monotonic()
-
-
-class _OpenTransaction:
-    def __init__(self, database: OpfsDatabase) -> None:
-        self._database = database
-
-    async def execute(self, sql: str, params: Params = ()) -> list[Row]:
-        """Run one statement inside the transaction; its rows."""
-        [result] = await self._database.send("bare", [Statement(sql, params)])
-        return result.rows
 
 
 async def _quota_is_used_up() -> bool:

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from ..database import Params, Result, Row, Statement
+from ..clock import unbroken
+from ..database import OpenTransaction, Result, Row, Statement
 from ..errors import StorageError, StorageFullError
 
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -42,14 +43,17 @@ class SQLiteDatabase:
             return await self._on_thread(lambda: self._run_batch(statements))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[_OpenTransaction]:
+    async def transaction(self) -> AsyncIterator[OpenTransaction]:
         async with self._turn:
+            tx = OpenTransaction(self._run_in_transaction)
             try:
                 await self._on_thread(lambda: self._run(Statement("BEGIN IMMEDIATE")))
-                yield _OpenTransaction(self)
+                yield tx
             except BaseException:
+                tx.end()
                 await self._on_thread(self._rollback)
                 raise
+            tx.end()
             await self._on_thread(self._commit)
 
     async def close(self) -> None:
@@ -60,21 +64,15 @@ class SQLiteDatabase:
             self._thread.shutdown()
             self._thread = None
 
-    async def run_in_transaction(self, statement: Statement) -> Result:
-        """For the open transaction only: it holds the turn already."""
+    async def _run_in_transaction(self, statement: Statement) -> Result:
         return await self._on_thread(lambda: self._run(statement))
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="durably-sqlite")
-        job = asyncio.get_running_loop().run_in_executor(self._thread, self._translated, work)
-        try:
-            return await asyncio.shield(job)
-        except asyncio.CancelledError:
-            # A statement under way cannot be called back: wait for its outcome, so that the next caller
-            # finds the connection at rest.
-            await asyncio.wait({job})
-            raise
+        # A statement under way cannot be called back; its end is awaited, so that the next one finds the
+        # connection at rest.
+        return await unbroken(asyncio.get_running_loop().run_in_executor(self._thread, self._translated, work))
 
     def _translated(self, work: Callable[[], T]) -> T:
         try:
@@ -150,12 +148,3 @@ class SQLiteDatabase:
     def __del__(self) -> None:
         if self._connection is not None:
             self._connection.close()
-
-
-class _OpenTransaction:
-    def __init__(self, database: SQLiteDatabase) -> None:
-        self._database = database
-
-    async def execute(self, sql: str, params: Params = ()) -> list[Row]:
-        """Run one statement inside the transaction; its rows."""
-        return (await self._database.run_in_transaction(Statement(sql, params))).rows

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..engine import Durably
 from ..errors import DurablyError, NotFoundError, ValidationError
@@ -54,9 +56,11 @@ class DurablyHandler:
         try:
             return await self._route(request, base_path)
         except DurablyError as error:
-            return Response.of_json({"error": error.message}, error.status, {"durably-error": type(error).__name__})
+            # The client may know the database's name, but not where the server keeps it.
+            sentence = error.message.replace(self._durably.database_name, Path(self._durably.database_name).name)
+            return Response.of_json({"error": sentence}, error.status, {"durably-error": type(error).__name__})
         except Exception:  # noqa: BLE001 - a client gets an answer, the log the traceback
-            logger.exception("%s %s failed", request.method, request.path)
+            logger.exception("%s %s failed", request.method, request.url)
             return Response.of_json(
                 {"error": "something went wrong inside durably; its log has the details"},
                 500,
@@ -64,6 +68,10 @@ class DurablyHandler:
             )
 
     async def _route(self, request: Request, base_path: str) -> Response:
+        try:
+            urlsplit(request.url)
+        except ValueError as error:
+            raise ValidationError(f"the URL cannot be read: {error}") from error
         is_ours = request.path.startswith(base_path)
         methods = self._routes.get(request.path[len(base_path) :]) if is_ours else None
         if methods is None:
@@ -164,6 +172,6 @@ def _whole_number(query: dict[str, list[str]], name: str) -> int | None:
     values = query.get(name)
     if values is None:
         return None
-    if not values[-1].isascii() or not values[-1].isdigit():
+    if not values[-1].isascii() or not values[-1].isdigit() or len(values[-1]) > 15:
         raise ValidationError(f"{name} must be a whole number from 0 on, got {values[-1]!r}")
     return int(values[-1])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json
 
 from ..events import Event
 from ..records import Run, Step
@@ -42,7 +43,7 @@ def _record(values: dict[str, Any]) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, datetime) and name not in _USER_DATA:
         return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return to_jsonable_python(value, fallback=repr, bytes_mode="base64", inf_nan_mode="strings")
+    return json.loads(to_json(value, fallback=repr, bytes_mode="base64", inf_nan_mode="strings"))
 
 
 def _camel(name: str) -> str:
