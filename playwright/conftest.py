@@ -1,0 +1,47 @@
+"""Fixtures of the browser tests. They need `dist`, so build it first: `python build.py site`.
+
+The browser is the one that DURABLY_CHROMIUM names, else Playwright's own.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserType
+
+# Test modules are imported by their path, so what they share has to be made known: `harness`, and the scenarios.
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+
+from harness.browser import Browser  # noqa: E402
+from harness.server import Ledger, Server  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def ledger(server: Server) -> Ledger:
+    """A ledger of the test's own."""
+    return server.new_ledger()
+
+
+@pytest.fixture
+def browser(browser_type: BrowserType, server: Server, tmp_path: Path) -> Iterator[Browser]:
+    """A browser with a profile of the test's own. An error in any of its tabs fails the test."""
+    browser = Browser(browser_type, tmp_path / "profile", server)
+    try:
+        yield browser
+    finally:
+        browser.stop()
+    browser.check()

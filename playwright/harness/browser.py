@@ -1,0 +1,167 @@
+"""A real browser on a profile that lasts, whose tabs can be reloaded, closed and crashed, and itself killed.
+
+Every error that a page or worker reports, and every request to somewhere else, is kept as a problem; `check` fails
+if there is one that the test did not expect.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from demo import FLAGS
+from playwright.sync_api import BrowserContext, BrowserType, CDPSession, ConsoleMessage, Page, Response
+
+from .server import Server
+
+OTHER_HOST = "durably.test"
+"""A name for the test server that browsers do not trust, unlike 127.0.0.1."""
+
+# No name but these leads anywhere, so that nothing can be fetched from the network, by a worker neither.
+HOSTS = f"--host-resolver-rules=MAP {OTHER_HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+WARNING = "console warning"
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows the latter is as deadly
+
+
+class Tab:
+    """A tab with a page that offers `durably` to the test, as `playwright/pages/job.html` does."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def js(self, expression: str, argument: Any = None) -> Any:
+        """What an expression, or a function of `argument`, gives in the page; promises are awaited."""
+        return self.page.evaluate(expression, argument)
+
+    def connect(
+        self, ledger_url: str | None = None, *, jobs: tuple[str, ...] = ("./jobs.py",), database: str = "test.sqlite3"
+    ) -> None:
+        """Connect to a database; the ledger is told of it, and of every checkpoint that the page hears of."""
+        self.js("start", {"ledger": ledger_url, "options": {"database": database, "jobs": list(jobs)}})
+
+    def report_to(self, ledger_url: str) -> None:
+        """Tell a ledger, from now on, of every checkpoint that the page hears of."""
+        self.js("reportTo", ledger_url)
+
+    def refusal(self, expression: str, argument: Any = None) -> dict[str, Any]:
+        """The error that a call in the page throws: its `name`, `status` and `message`, and if it `isDurably`."""
+        found: dict[str, Any] = self.js(f"async (argument) => refusal(({expression}), argument)", argument)
+        return found
+
+    def trigger(self, job: str, payload: Any, **options: Any) -> str:
+        """Trigger a run; its id."""
+        run = self.js("([job, payload, options]) => durably.trigger(job, payload, options)", [job, payload, options])
+        return str(run["id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.js("id => durably.getRun(id)", run_id)
+        return found
+
+    def steps(self, run_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.js("id => durably.getSteps(id)", run_id)
+        return found
+
+    def follow(self, run_id: str) -> dict[str, Any]:
+        """Subscribe to a run to its end; the run as it is then."""
+        found: dict[str, Any] = self.js("follow", run_id)
+        return found
+
+
+class Browser:
+    """One profile of one browser. `stop` it, whatever happened to it before."""
+
+    def __init__(self, browser_type: BrowserType, profile: Path, server: Server) -> None:
+        self._type = browser_type
+        self._profile = profile
+        self._server = server
+        self._problems: list[str] = []
+        self._expected: list[str] = []
+        self._context: BrowserContext
+        self.start()
+
+    def start(self) -> None:
+        """Start it, after `stop` or `kill` again."""
+        self._context = self._type.launch_persistent_context(
+            self._profile, executable_path=os.environ.get("DURABLY_CHROMIUM") or None, args=[*FLAGS, HOSTS]
+        )
+        self._context.on("console", self._heard)
+        self._context.on("weberror", lambda error: self._problems.append(f"uncaught: {error.error}"))
+        self._context.on("request", lambda request: self._requested(request.url))
+        self._context.on("response", self._answered)
+
+    def tab(self, path: str = "/t/job.html", *, host: str = "127.0.0.1", until: str = "window.ready") -> Tab:
+        """Open a page, and wait for it to be `until` (an expression of JavaScript)."""
+        page = self._context.new_page()
+        page.goto(f"http://{host}:{self._server.server_port}{path}")
+        page.wait_for_function(until)
+        return Tab(page)
+
+    def reload(self, tab: Tab, *, until: str = "window.ready") -> None:
+        tab.page.reload()
+        tab.page.wait_for_function(until)
+
+    def close(self, tab: Tab) -> None:
+        tab.page.close()
+
+    def crash(self, tab: Tab) -> None:
+        """Let the process behind a tab crash. Its page is of no use afterwards."""
+        target = self._context.new_cdp_session(tab.page).send("Target.getTargetInfo")["targetInfo"]["targetId"]
+        # Nobody answers "Page.crash", so it goes by a detour on which no answer is waited for.
+        devtools = self._devtools()
+        session = devtools.send("Target.attachToTarget", {"targetId": target, "flatten": False})["sessionId"]
+        crash = json.dumps({"id": 1, "method": "Page.crash"})
+        with tab.page.expect_event("crash"):
+            devtools.send("Target.sendMessageToTarget", {"sessionId": session, "message": crash})
+
+    def kill(self) -> None:
+        """End the browser's processes at once, as a power cut would end them."""
+        processes = self._devtools().send("SystemInfo.getProcessInfo")["processInfo"]
+        with self._context.expect_event("close"):
+            for process in sorted(processes, key=lambda process: process["type"] != "browser"):
+                with suppress(ProcessLookupError):  # it may have gone with its parent
+                    os.kill(process["id"], KILL)
+
+    def stop(self) -> None:
+        self._context.close()
+
+    def expect_error(self, text: str) -> None:
+        """Allow errors with this text in them, and demand that there is one."""
+        self._expected.append(text)
+
+    def check(self, *, with_log: bool = True) -> None:
+        """Fail with what went wrong since the last time; what was expected must have come.
+
+        `with_log` counts what Python logs, too, which comes out as warnings of the console.
+        """
+        problems = [problem for problem in self._problems if with_log or not problem.startswith(WARNING)]
+        expected = self._expected
+        self._problems, self._expected = [], []
+        unexpected = [problem for problem in problems if not any(text in problem for text in expected)]
+        assert not unexpected, "\n".join(["the browser reports:", *unexpected])
+        missing = [text for text in expected if not any(text in problem for problem in problems)]
+        assert not missing, f"expected, but not reported: {missing}"
+
+    def _devtools(self) -> CDPSession:
+        browser = self._context.browser
+        assert browser is not None, "a browser of our own"
+        return browser.new_browser_cdp_session()
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning", "assert"):
+            self._problems.append(f"console {message.type}: {message.text} ({message.location['url']})")
+
+    def _requested(self, url: str) -> None:
+        address = urlsplit(url)
+        ours = address.hostname in ("127.0.0.1", OTHER_HOST) and address.port == self._server.server_port
+        if address.scheme not in ("data", "blob") and not ours:
+            self._problems.append(f"a request to another origin: {url}")
+
+    def _answered(self, response: Response) -> None:
+        # The console tells of it too, but not of a worker's.
+        if response.status >= 400:
+            self._problems.append(f"{response.url} answered {response.status}")

@@ -1,0 +1,150 @@
+"""The server of the browser tests: the built site, the tests' own pages, and the ledgers.
+
+`/` is `dist`, as plainly as a static host gives it: no special headers. `/t/` is `playwright/pages`, with durably's
+folder beside them as a user would copy it, and so is the empty `/readme/`. A test may add files of its own with `put`. `POST /ledger/ID` writes a
+line into a `Ledger`, which the test reads in this process.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+ROOT = Path(__file__).resolve().parents[2]
+DIST, PAGES, TESTS = ROOT / "dist", ROOT / "playwright" / "pages", ROOT / "tests"
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".csv": "text/csv; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".wasm": "application/wasm",
+    ".whl": "application/zip",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of a ledger. `at` is in seconds, and only good for differences."""
+
+    kind: str
+    """`step`: its execution begins; `committed`: a page heard that it is stored; `connected`: so says a page."""
+    name: str
+    at: float
+
+
+class Ledger:
+    """What happened in a test, in the order in which it happened, whatever became of the pages."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._entries: list[Entry] = []
+        self._changed = threading.Condition()
+
+    def add(self, kind: str, name: str) -> None:
+        with self._changed:
+            self._entries.append(Entry(kind, name, time.monotonic()))
+            self._changed.notify_all()
+
+    @property
+    def entries(self) -> list[Entry]:
+        with self._changed:
+            return list(self._entries)
+
+    def names(self, kind: str = "step") -> list[str]:
+        return [entry.name for entry in self.entries if entry.kind == kind]
+
+    def wait_for(self, kind: str, name: str, timeout: float = 30) -> None:
+        """Return once there is such an entry. Raises `AssertionError` after `timeout` seconds without."""
+
+        def is_there() -> bool:
+            return any(entry.kind == kind and entry.name == name for entry in self._entries)
+
+        with self._changed:
+            assert self._changed.wait_for(is_there, timeout), f"no '{kind} {name}' in {self._entries}"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves on a free port of this machine; `with` it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.origin = f"http://127.0.0.1:{self.server_port}"
+        self.files: dict[str, bytes] = {}
+        self.ledgers: dict[str, Ledger] = {}
+
+    def put(self, path: str, text: str) -> None:
+        """Serve `text` at `path`, instead of any file."""
+        self.files[path] = text.encode()
+
+    def new_ledger(self) -> Ledger:
+        name = str(len(self.ledgers))
+        self.ledgers[name] = Ledger(f"{self.origin}/ledger/{name}")
+        return self.ledgers[name]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that hangs up in the middle is what these tests are about."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class Handler(SimpleHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
+
+    def translate_path(self, path: str) -> str:
+        path = unquote(urlsplit(path).path)
+        mounts: list[tuple[str, Callable[[str], Path]]] = [
+            ("/t/durably/", lambda rest: DIST / "durably" / rest),
+            ("/readme/durably/", lambda rest: DIST / "durably" / rest),
+            ("/t/scenarios.py", lambda _: TESTS / "scenarios.py"),
+            ("/t/", lambda rest: PAGES / rest),
+            ("/", lambda rest: DIST / rest),
+        ]
+        found = next(place(path.removeprefix(prefix)) for prefix, place in mounts if path.startswith(prefix))
+        return str(found / "index.html" if path == "/" else found)
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        if path in self.server.files:
+            self._answer(200, self.server.files[path], self.guess_type(path))
+        else:
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url = urlsplit(self.path)
+        ledger = self.server.ledgers.get(url.path.removeprefix("/ledger/"))
+        if ledger is None:
+            self._answer(404)
+            return
+        for kind, name in parse_qsl(url.query, keep_blank_values=True):
+            ledger.add(kind, name)
+        self._answer(204)
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: the terminal is pytest's."""
+
+    def _answer(self, status: int, body: bytes = b"", kind: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if status != 204:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

@@ -1,0 +1,85 @@
+"""The jobs of the browser tests. Each execution of a step is written into the test's ledger before anything else.
+
+A step's result goes into the next step, so that an output is right only if every result was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+
+from js import XMLHttpRequest
+from pydantic import BaseModel
+from pyodide.http import pyfetch
+
+from durably import StepContext, UserTransaction, job
+
+MODULUS = 1_000_003
+
+
+class Work(BaseModel):
+    ledger: str
+    steps: int = 20
+    seconds: float = 0.05
+    """How long each async step takes."""
+    busy: float = 0
+    """How long the plain step of `think` takes, in seconds."""
+
+
+@job
+async def chain(step: StepContext, work: Work) -> int:
+    """Async steps."""
+    value = 1
+    for number in range(1, work.steps + 1):
+        name = f"step-{number:02}"
+        value = await step.run(name, link, work, name, number, value)
+        step.progress(number, work.steps)
+    return value
+
+
+async def link(work: Work, name: str, number: int, value: int) -> int:
+    await note(work.ledger, name)
+    await asyncio.sleep(work.seconds)
+    return (value * 31 + number) % MODULUS
+
+
+@job
+async def think(step: StepContext, work: Work) -> int:
+    """A plain step, which keeps the whole worker busy, between async ones."""
+    before = await step.run("before", link, work, "before", 1, 1)
+    thought = await step.run("think", compute, work, before)
+    return await step.run("after", link, work, "after", 3, thought)
+
+
+def compute(work: Work, value: int) -> int:
+    request = XMLHttpRequest.new()
+    request.open("POST", f"{work.ledger}?step=think", False)
+    request.send()
+    end = perf_counter() + work.busy
+    while perf_counter() < end:
+        pass
+    return (value * 31 + 2) % MODULUS
+
+
+@job
+async def keep_rows(step: StepContext, work: Work) -> list[int]:
+    """Transactions that write into a table, in which nothing keeps a row from coming twice."""
+    for number in range(1, work.steps + 1):
+        await step.transaction(f"row-{number:02}", insert, work, f"row-{number:02}", number)
+    return await step.transaction("rows", rows, work)
+
+
+async def insert(tx: UserTransaction, work: Work, name: str, number: int) -> None:
+    await tx.execute("CREATE TABLE IF NOT EXISTS kept (number INTEGER)")
+    await tx.execute("INSERT INTO kept (number) VALUES (?)", [number])
+    await note(work.ledger, name)
+    await asyncio.sleep(work.seconds)
+
+
+async def rows(tx: UserTransaction, work: Work) -> list[int]:
+    await note(work.ledger, "rows")
+    return [row["number"] for row in await tx.execute("SELECT number FROM kept ORDER BY rowid")]
+
+
+async def note(ledger: str, name: str) -> None:
+    await pyfetch(f"{ledger}?step={name}", method="POST")

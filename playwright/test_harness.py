@@ -1,0 +1,67 @@
+"""The tests' own tools: a test that could not fail would show nothing."""
+
+from __future__ import annotations
+
+import pytest
+from harness.browser import Browser
+from harness.checks import assert_survived
+from harness.server import Ledger, Server
+
+IN_A_WORKER = """
+source => void new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })))
+"""
+MISHAPS = """
+console.error("a complaint")
+console.warn("a warning")
+setTimeout(() => { throw new Error("a slip") })
+Promise.reject(new Error("a refusal"))
+fetch(`${origin}/not-there`)
+fetch("http://elsewhere.test/").catch(() => {})
+"""
+REPORTS = ["a complaint", "a warning", "a slip", "a refusal", "/not-there answered 404", "http://elsewhere.test/"]
+
+
+@pytest.mark.parametrize("run", ["source => void setTimeout(source)", IN_A_WORKER], ids=["page", "worker"])
+def test_whatever_goes_wrong_in_a_page_or_its_worker_is_a_problem(browser: Browser, server: Server, run: str) -> None:
+    tab = browser.tab()
+    tab.js(run, f"const origin = '{server.origin}'; {MISHAPS}")
+    tab.page.wait_for_timeout(500)
+    with pytest.raises(AssertionError) as failure:
+        browser.check()
+    assert [report for report in REPORTS if report not in str(failure.value)] == []
+
+
+def test_an_error_that_was_expected_must_come(browser: Browser) -> None:
+    browser.expect_error("a complaint")
+    with pytest.raises(AssertionError, match="not reported"):
+        browser.check()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        "step a, step b, step a, step b, step c",
+        "step a, step b, step b, step b, step c",
+        "step a, step a, step b, step b, step c",
+        "step a, committed a, step a, step b, step c",
+        "step a, step b",
+        "step a, step c",
+        "step b, step a, step c",
+    ],
+)
+def test_a_ledger_with_a_repeated_or_missing_step_is_refused(server: Server, entries: str) -> None:
+    assert not accepted(server.new_ledger(), entries)
+
+
+def test_a_ledger_may_have_the_step_in_flight_twice(server: Server) -> None:
+    assert accepted(server.new_ledger(), "step a, committed a, step b, step b, committed b, step c")
+
+
+def accepted(ledger: Ledger, entries: str) -> bool:
+    for entry in entries.split(", "):
+        ledger.add(*entry.split())
+    try:
+        assert_survived(ledger, ["a", "b", "c"], interruptions=1)
+    except AssertionError:
+        return False
+    return True

@@ -1,0 +1,35 @@
+"""The scenarios of `tests/scenarios.py` inside Pyodide, on OPFS. `tests/test_scenarios.py` runs them on CPython."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from harness.browser import Browser, Tab
+from harness.server import Server
+from playwright.sync_api import BrowserType
+from scenarios import SCENARIOS
+
+
+@pytest.fixture(scope="module")
+def shared_browser(
+    browser_type: BrowserType, server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
+    """One browser for all scenarios: each has databases of its own."""
+    browser = Browser(browser_type, tmp_path_factory.mktemp("scenarios"), server)
+    yield browser
+    browser.stop()
+
+
+@pytest.fixture(scope="module")
+def tab(shared_browser: Browser) -> Tab:
+    tab = shared_browser.tab()
+    tab.connect(jobs=("./scenarios.py", "./run_scenario.py"), database="runner.sqlite3")
+    return tab
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario(shared_browser: Browser, tab: Tab, name: str) -> None:
+    run = tab.follow(tab.trigger("run-scenario", name))
+    assert run["output"] == "ok", run["error"]
+    shared_browser.check(with_log=False)  # some scenarios are about errors that get logged

@@ -1,0 +1,80 @@
+"""Two tabs of one page, on one database at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.browser import Browser, Tab
+from harness.checks import assert_survived, chain_names, chain_output, longest_pause_ms
+from harness.server import Ledger, Server
+
+HEARTBEAT_ALONE_MS = 2500
+"""A closed tab whose death nobody can see is taken for dead no earlier than this after it."""
+
+
+def begin_to_follow(tab: Tab, run_id: str) -> None:
+    """Let `await followed` in the page give the run once it has ended."""
+    tab.js("id => void (window.followed = follow(id))", run_id)
+
+
+def outcome(run: dict[str, Any]) -> tuple[str, int]:
+    return run["status"], run["output"]
+
+
+def test_each_of_two_tabs_sees_the_runs_of_both_and_each_step_is_executed_once(
+    browser: Browser, server: Server
+) -> None:
+    ledgers = server.new_ledger(), server.new_ledger()
+    first, second = browser.tab(), browser.tab()
+    first.connect(ledgers[0].url)
+    second.connect(ledgers[1].url)
+
+    run_of_first = first.trigger("chain", {"ledger": ledgers[0].url})
+    begin_to_follow(second, run_of_first)
+    ledgers[0].wait_for("step", "step-03")
+    run_of_second = second.trigger("chain", {"ledger": ledgers[1].url})
+    begin_to_follow(first, run_of_second)
+
+    for tab in (first, second):
+        assert outcome(tab.js("followed")) == ("completed", chain_output())
+        assert tab.js("heard.at(-1).type") == "run:complete"
+        assert outcome(tab.follow(run_of_first)) == ("completed", chain_output())
+        assert outcome(tab.follow(run_of_second)) == ("completed", chain_output())
+        assert tab.js("durably.getRuns().then(runs => runs.map(run => run.id))") == [run_of_second, run_of_first]
+    for ledger in ledgers:
+        assert_survived(ledger, chain_names(), interruptions=0)
+    assert ledgers[1].entries[0].at < ledgers[0].entries[-1].at, "they did not run at the same time"
+
+
+def test_when_one_tab_is_closed_the_other_goes_on_with_its_run(browser: Browser, ledger: Ledger) -> None:
+    first, second = browser.tab(), browser.tab()
+    first.connect(ledger.url)
+    second.connect(ledger.url)
+    run_id = first.trigger("chain", {"ledger": ledger.url})
+    begin_to_follow(second, run_id)
+    ledger.wait_for("step", "step-08")
+
+    browser.close(first)
+
+    assert outcome(second.js("followed")) == ("completed", chain_output())
+    assert_survived(ledger, chain_names(), interruptions=1)
+    assert "run:stale" in second.js("heard.map(event => event.type)")
+    waited = longest_pause_ms(ledger)
+    print(f"no more than {waited:.0f} ms went by between one step and the next")
+    assert waited < HEARTBEAT_ALONE_MS
+
+
+def test_a_worker_that_a_plain_step_keeps_busy_is_not_robbed(browser: Browser, server: Server) -> None:
+    """It can send no heartbeat for longer than the stale threshold of three seconds, but it is not dead."""
+    busy, other = server.new_ledger(), server.new_ledger()
+    first, second = browser.tab(), browser.tab()
+    first.connect()
+    second.connect()
+    run_of_first = first.trigger("think", {"ledger": busy.url, "busy": 4.5})
+    busy.wait_for("step", "think")
+    run_of_second = second.trigger("chain", {"ledger": other.url, "steps": 3})
+
+    assert outcome(second.follow(run_of_second)) == ("completed", chain_output(3))
+    assert outcome(first.follow(run_of_first)) == ("completed", chain_output(3))
+    assert_survived(busy, ["before", "think", "after"], interruptions=0)
+    assert_survived(other, chain_names(3), interruptions=0)
