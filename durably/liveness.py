@@ -15,6 +15,9 @@ from typing import Protocol
 class Liveness(Protocol):
     """A sign of life that the system takes back when its holder dies."""
 
+    sees_death: bool
+    """Whether a death is always seen: then a worker whose heartbeat is late is merely busy, and keeps its runs."""
+
     async def hold(self, worker_id: str) -> None:
         """Show that this worker lives. Returns when the others can see it."""
         ...
@@ -30,6 +33,8 @@ class Liveness(Protocol):
 
 class HeartbeatOnly:
     """No sign of life beside the heartbeat: nobody is ever known to be dead."""
+
+    sees_death = False
 
     async def hold(self, worker_id: str) -> None:
         """Nothing to show."""

@@ -154,7 +154,8 @@ class Worker:
         return await store.claim(self.id, self._registry.names, slots, now)
 
     async def _reclaim(self, owners: dict[str, EpochMs], now: EpochMs) -> bool:
-        cutoff = EpochMs(now - int(self._options.stale_threshold * 1000))
+        # Where a death is always seen, a heartbeat that is late tells of a long plain step, not of a death.
+        cutoff = EpochMs(0 if self._liveness.sees_death else now - int(self._options.stale_threshold * 1000))
         # A run that this worker owns and does not execute was dropped by an error: nobody else will free it.
         dead = owners.keys() & {self.id} | await self._liveness.dead(owners.keys() - {self.id})
         if not dead and all(heartbeat > cutoff for heartbeat in owners.values()):

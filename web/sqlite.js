@@ -30,6 +30,8 @@ const OPEN_FIRST_PAUSE_MS = 20
 const STATEMENT_CACHE_SIZE = 200
 /** Text beyond this many characters crosses to Python as bytes, which is far cheaper. */
 const LONG_TEXT = 10_000
+/** Bytes of a database's path, its companions' endings included; wa-sqlite's own limit is 64. */
+const LONGEST_PATH = 512
 /** How often a call is made again after the file system was asked, before SQLITE_BUSY is believed. */
 const RETRIES = 10
 
@@ -73,6 +75,9 @@ export class StorageUnavailable extends Error {
  */
 export async function openDatabase(name, { durability = "full", vfs } = {}) {
   checkSupport()
+  if (encoder.encode(name).length > LONGEST_PATH - 16) {
+    throw new StorageUnavailable(`The database's name has more than ${LONGEST_PATH - 16} bytes; choose a shorter one.`)
+  }
   const giveUpAt = performance.now() + OPEN_PATIENCE_MS
   for (let pause = OPEN_FIRST_PAUSE_MS; ; pause *= 2) {
     try {
@@ -452,6 +457,7 @@ async function tryToOpen(name, durability, layer) {
   const module = await createModule()
   const api = Factory(module)
   const vfs = await vfsModule[className].create(className, module)
+  vfs.mxPathname = LONGEST_PATH
   api.vfs_register(vfs, true)
   /** @type {Connection | undefined} */ let connection
   try {

@@ -18,6 +18,8 @@ PREFIX = "durably:worker:"
 class WebLocks:
     """`Liveness` in a browser."""
 
+    sees_death = True
+
     def __init__(self) -> None:
         self._releases: dict[str, Callable[[], None]] = {}
 
