@@ -1,8 +1,8 @@
 """The server of the browser tests: the built site, the tests' own pages, and the ledgers.
 
 `/` is `dist`, as plainly as a static host gives it: no special headers. `/t/` is `playwright/pages`, with durably's
-folder beside them as a user would copy it, and so is the empty `/readme/`. A test may add files of its own with `put`. `POST /ledger/ID` writes a
-line into a `Ledger`, which the test reads in this process.
+folder beside them as a user would copy it, and so is the empty `/readme/`. A test may add files of its own with
+`put`. `POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this process.
 """
 
 from __future__ import annotations
