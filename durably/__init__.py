@@ -7,6 +7,7 @@ worker, SQLite on OPFS) and on a server (CPython, a SQLite file).
 
 from __future__ import annotations
 
+from .calls import UserTransaction
 from .database import Database, Result, Row, Statement
 from .engine import Durably, create_durably
 from .errors import (
@@ -14,11 +15,15 @@ from .errors import (
     DuplicateStepError,
     DurablyError,
     LeaseLostError,
+    NonRetryableError,
     NotFoundError,
+    RetryAfter,
     RunCancelledError,
     RunFailedError,
+    RunTimeoutError,
     SchemaVersionError,
     StepOutputError,
+    StepTimeoutError,
     StorageError,
     StorageFullError,
     ValidationError,
@@ -26,8 +31,10 @@ from .errors import (
 from .events import Event
 from .handles import JobHandle, JobHandles, Trigger
 from .jobs import JobDefinition, define_job, job
-from .records import Progress, Run, RunStatus, Step
-from .step import StepContext, UserTransaction
+from .plugins import Plugin, with_log_persistence
+from .records import Log, Progress, Run, RunStatus, Schedule, Step, StorageInfo
+from .retry import Retry
+from .step import StepContext
 
 __all__ = [
     "ConflictError",
@@ -40,25 +47,35 @@ __all__ = [
     "JobHandle",
     "JobHandles",
     "LeaseLostError",
+    "Log",
+    "NonRetryableError",
     "NotFoundError",
+    "Plugin",
     "Progress",
     "Result",
+    "Retry",
+    "RetryAfter",
     "Row",
     "Run",
     "RunCancelledError",
     "RunFailedError",
     "RunStatus",
+    "RunTimeoutError",
+    "Schedule",
     "SchemaVersionError",
     "Statement",
     "Step",
     "StepContext",
     "StepOutputError",
+    "StepTimeoutError",
     "StorageError",
     "StorageFullError",
+    "StorageInfo",
     "Trigger",
     "UserTransaction",
     "ValidationError",
     "create_durably",
     "define_job",
     "job",
+    "with_log_persistence",
 ]

@@ -9,19 +9,21 @@ A result that is `bytes` as a whole is kept as it is (a BLOB). Everything else b
 |---|---|---|
 | `float` | `nan`, `inf`, `-inf` | its `repr` |
 | `int` | one of more than 10,000 bits | hexadecimal text: Python limits how long a decimal one may be |
+| `str` | one with surrogates | base64 text of its UTF-8, surrogates encoded like any other character |
 | `bytes` | `bytes` inside a container | base64 text |
 | `tuple` `set` `frozenset` | the same | list of values |
 | `dict` | a dict with other keys, or with the key `$` | list of `[key, value]` |
-| `datetime` `date` `time` | the same | ISO 8601; with `"z"` the `ZoneInfo` key, with `"f"` the fold |
+| `datetime` `date` `time` | the same | ISO 8601; `"z"`: the `ZoneInfo` key, `"n"`: an offset's name, `"f"`: the fold |
 | `timedelta` | the same | `[days, seconds, microseconds]` |
 | `decimal` `uuid` | `Decimal`, `UUID` | text |
-| `enum` | a member | its name; of a combination of flags the value |
-| `dataclass` | an instance | dict of its fields |
+| `enum` | a member | its name; of a combination of flags a list of the value alone |
+| `dataclass` | an instance | dict of its fields; `"x"`: dict of what else was set on it |
 | `model` | a pydantic model | its state: fields, fields set, extras, private attributes |
 
 Classes are found again by import path; one that is not there, or whose fields differ, is refused with
 `CodecError`: a wrong value is worse than none. Nothing stored is ever executed: no pickle, no eval, and
-only enums, dataclasses and pydantic models are ever built.
+only enums, dataclasses and pydantic models are ever built. What their classes compute and remember
+(`cached_property`) is no part of the value, and is computed again.
 """
 
 from __future__ import annotations
@@ -29,14 +31,16 @@ from __future__ import annotations
 import base64
 import dataclasses
 import importlib
+import inspect
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -46,6 +50,10 @@ Stored = str | bytes
 
 _LONGEST_DECIMAL_BITS = 10_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_GENERIC_MARK = "__orig_class__"
+"""What `typing` leaves on an instance that was made as `Box[int](...)`; equality knows nothing of it."""
+
+T = TypeVar("T", bound=Sized)
 
 
 class CodecError(Exception):
@@ -63,24 +71,49 @@ def encode(value: Any) -> Stored:
         return value
     try:
         packed = _pack(value, "$")
-        text = json.dumps(packed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return json.dumps(packed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except RecursionError:
-        raise CodecError("$", "is nested too deeply, or contains itself") from None
-    # A lone surrogate fits into no UTF-8; escaped it is plain ASCII, and comes back as it was.
-    return text if text.isascii() or not _SURROGATE.search(text) else json.dumps(packed, separators=(",", ":"))
+        raise CodecError(_ring(value, "$", ()) or "$", "is nested too deeply, or contains itself") from None
 
 
 def decode(stored: Stored) -> Any:
-    """The value that `encode` was given. Raises `CodecError` where its classes have changed since."""
+    """The value that `encode` was given.
+
+    Raises `CodecError` where its classes have changed since, and for text that `encode` did not write.
+    """
     if isinstance(stored, bytes):
         return stored
-    return _unpack(json.loads(stored), "$")
+    try:
+        return _unpack(json.loads(stored), "$")
+    except RecursionError:
+        raise CodecError("$", "is nested too deeply to be read back") from None
+    except ValueError as error:
+        raise CodecError("$", f"is damaged: {error}") from error
+
+
+def _ring(value: Any, path: str, inside: tuple[int, ...]) -> str | None:
+    """The path at which a list, tuple or dict contains itself."""
+    if id(value) in inside:
+        return path
+    if isinstance(value, dict):
+        items = [(f"{path}.{key}", item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return None
+    try:
+        found = (_ring(item, at, (*inside, id(value))) for at, item in items)
+        return next((at for at in found if at is not None), None)
+    except RecursionError:
+        return None  # deep, and no ring
 
 
 def _pack(value: Any, path: str) -> Any:
     kind = type(value)
-    if value is None or kind is bool or kind is str:
+    if value is None or kind is bool:
         return value
+    if kind is str:
+        return {"$": "str", "v": _base64(value.encode("utf-8", "surrogatepass"))} if _has_surrogate(value) else value
     if kind is int:
         return value if value.bit_length() <= _LONGEST_DECIMAL_BITS else {"$": "int", "v": hex(value)}
     if kind is float:
@@ -88,7 +121,7 @@ def _pack(value: Any, path: str) -> Any:
     if kind is list:
         return _pack_items(value, path)
     if kind is dict:
-        if all(type(key) is str and key != "$" for key in value):
+        if all(type(key) is str and key != "$" and not _has_surrogate(key) for key in value):
             return {key: _pack(item, f"{path}.{key}") for key, item in value.items()}
         pairs = [[_pack(key, f"{path}.keys"), _pack(item, f"{path}[{key!r}]")] for key, item in value.items()]
         return {"$": "dict", "v": pairs}
@@ -96,18 +129,17 @@ def _pack(value: Any, path: str) -> Any:
     if packer is not None:
         return packer(value, path)
     if isinstance(value, Enum):
-        is_member = value.name in kind.__members__
-        return {"$": "enum", "t": _import_path(kind, path), "v": value.name if is_member else [value.value]}
+        # The names with underscores: a class may define `name` and `value` to be something else.
+        is_member = value._name_ in kind.__members__
+        what = _pack(value._name_, path) if is_member else [_pack(value._value_, path)]
+        return {"$": "enum", "t": _import_path(kind, path), "v": what}
     if isinstance(value, BaseModel):
         state = value.__getstate__()
         # Beside its fields a model may remember computed ones; they are computed again.
         fields = {name: item for name, item in state["__dict__"].items() if name in kind.model_fields}
         return {"$": "model", "t": _import_path(kind, path), "v": _pack({**state, "__dict__": fields}, path)}
     if dataclasses.is_dataclass(kind) and not issubclass(kind, BaseException):
-        fields = {
-            field.name: _pack(getattr(value, field.name), f"{path}.{field.name}") for field in dataclasses.fields(kind)
-        }
-        return {"$": "dataclass", "t": _import_path(kind, path), "v": fields}
+        return _pack_dataclass(value, kind, path)
     raise CodecError(
         path,
         f"is a {kind.__module__}.{kind.__qualname__}, which has no stored form; return JSON values, bytes, "
@@ -119,10 +151,38 @@ def _pack_items(items: Any, path: str) -> list[Any]:
     return [_pack(item, f"{path}[{index}]") for index, item in enumerate(items)]
 
 
+def _pack_dataclass(value: Any, kind: type, path: str) -> dict[str, Any]:
+    fields, unset = {}, object()
+    for field in dataclasses.fields(kind):
+        item = getattr(value, field.name, unset)
+        if item is unset:
+            raise CodecError(f"{path}.{field.name}", "is a field that was never set")
+        fields[field.name] = _pack(item, f"{path}.{field.name}")
+    packed = {"$": "dataclass", "t": _import_path(kind, path), "v": fields}
+    others = {
+        name: _pack(item, f"{path}.{name}")
+        for name, item in getattr(value, "__dict__", {}).items()
+        if name not in fields and name != _GENERIC_MARK and not _is_remembered(kind, name)
+    }
+    return packed | {"x": others} if others else packed
+
+
+def _is_remembered(kind: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(kind, name, None), cached_property)
+
+
+def _has_surrogate(text: str) -> bool:
+    return not text.isascii() and _SURROGATE.search(text) is not None
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
 def _pack_moment(value: datetime | time, path: str) -> dict[str, Any]:
     zone = value.tzinfo
     packed: dict[str, Any] = {"$": "datetime" if isinstance(value, datetime) else "time", "v": value.isoformat()}
-    if isinstance(zone, ZoneInfo):
+    if type(zone) is ZoneInfo:
         if zone.key is None:
             raise CodecError(path, "has a time zone without a name")
         packed |= {"v": value.replace(tzinfo=None).isoformat(), "z": zone.key}
@@ -130,13 +190,15 @@ def _pack_moment(value: datetime | time, path: str) -> dict[str, Any]:
         raise CodecError(
             path, f"has a time zone of the class {type(zone).__qualname__}; use ZoneInfo or a fixed offset"
         )
+    elif zone is not None and (name := zone.tzname(None)) != timezone(zone.utcoffset(None)).tzname(None):
+        packed["n"] = _pack(name, path)
     if value.fold:
         packed["f"] = 1
     return packed
 
 
 _PACKERS: dict[type, Callable[[Any, str], dict[str, Any]]] = {
-    bytes: lambda value, _: {"$": "bytes", "v": base64.b64encode(value).decode("ascii")},
+    bytes: lambda value, _: {"$": "bytes", "v": _base64(value)},
     tuple: lambda value, path: {"$": "tuple", "v": _pack_items(value, path)},
     set: lambda value, path: {"$": "set", "v": _pack_items(value, path)},
     frozenset: lambda value, path: {"$": "frozenset", "v": _pack_items(value, path)},
@@ -183,12 +245,22 @@ def _unpack(packed: Any, path: str) -> Any:
     unpacker = _UNPACKERS.get(tag)
     if unpacker is None:
         raise CodecError(path, f"has the tag {tag!r}, which this version does not know")
-    return unpacker(packed, path)
+    try:
+        return unpacker(packed, path)
+    except (CodecError, RecursionError):
+        raise
+    except Exception as error:  # a class of the user's may refuse its old state with any error
+        raise CodecError(path, f"cannot be read back: {type(error).__name__}: {error}") from error
 
 
 def _unpack_moment(packed: dict[str, Any], path: str) -> datetime | time:
     kind = datetime if packed["$"] == "datetime" else time
     moment = kind.fromisoformat(packed["v"])
+    if "n" in packed:
+        offset = moment.utcoffset()
+        if offset is None:
+            raise CodecError(path, "has the name of an offset, and no offset")
+        moment = moment.replace(tzinfo=timezone(offset, _unpack(packed["n"], path)))
     if "z" in packed:
         try:
             moment = moment.replace(tzinfo=ZoneInfo(packed["z"]))
@@ -202,7 +274,7 @@ def _unpack_enum(packed: dict[str, Any], path: str) -> Enum:
     name = packed["v"]
     try:
         if issubclass(kind, Enum):
-            return kind(name[0]) if isinstance(name, list) else kind[name]
+            return kind(_unpack(name[0], path)) if isinstance(name, list) else kind[_unpack(name, path)]
     except (KeyError, ValueError):
         pass  # said below
     raise CodecError(path, f"was {packed['t']}.{name}, which is no member of an enum any more")
@@ -215,7 +287,7 @@ def _unpack_dataclass(packed: dict[str, Any], path: str) -> Any:
     _check_fields(packed["t"], set(packed["v"]), {field.name for field in dataclasses.fields(kind)}, path)
     # Without __init__: what was kept is the state, and __post_init__ may not bear being run on its own result.
     value = object.__new__(kind)
-    for name, item in packed["v"].items():
+    for name, item in (packed["v"] | packed.get("x", {})).items():
         object.__setattr__(value, name, _unpack(item, f"{path}.{name}"))
     return value
 
@@ -231,6 +303,23 @@ def _unpack_model(packed: dict[str, Any], path: str) -> BaseModel:
     return value
 
 
+def _unpack_set(packed: dict[str, Any], path: str) -> set[Any]:
+    items = set(_unpack(packed["v"], path))
+    return _all_there(items, packed["v"], path)
+
+
+def _unpack_dict(packed: dict[str, Any], path: str) -> dict[Any, Any]:
+    items = {_unpack(key, f"{path}.keys"): _unpack(item, f"{path}[...]") for key, item in packed["v"]}
+    return _all_there(items, packed["v"], path)
+
+
+def _all_there(items: T, stored: list[Any], path: str) -> T:
+    """Two that were different may be equal by now: an enum's two members are one if they have the same value."""
+    if len(items) != len(stored):
+        raise CodecError(path, "had items that were different and are equal now")
+    return items
+
+
 def _check_fields(name: str, stored: set[str], declared: set[str], path: str) -> None:
     if stored != declared:
         changed = ", ".join(sorted(stored ^ declared))
@@ -240,11 +329,12 @@ def _check_fields(name: str, stored: set[str], declared: set[str], path: str) ->
 _UNPACKERS: dict[str, Callable[[dict[str, Any], str], Any]] = {
     "float": lambda packed, _: float(packed["v"]),
     "int": lambda packed, _: int(packed["v"], 16),
+    "str": lambda packed, _: base64.b64decode(packed["v"]).decode("utf-8", "surrogatepass"),
     "bytes": lambda packed, _: base64.b64decode(packed["v"]),
     "tuple": lambda packed, path: tuple(_unpack(packed["v"], path)),
-    "set": lambda packed, path: set(_unpack(packed["v"], path)),
-    "frozenset": lambda packed, path: frozenset(_unpack(packed["v"], path)),
-    "dict": lambda packed, path: {_unpack(key, path): _unpack(item, path) for key, item in packed["v"]},
+    "set": _unpack_set,
+    "frozenset": lambda packed, path: frozenset(_unpack_set(packed, path)),
+    "dict": _unpack_dict,
     "datetime": _unpack_moment,
     "date": lambda packed, _: date.fromisoformat(packed["v"]),
     "time": _unpack_moment,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, overload
 
 from .errors import DurablyError
+from .records import StorageInfo
 
 Value = None | int | float | str | bytes
 Params = Sequence[Value] | Mapping[str, Value]
@@ -114,4 +115,33 @@ class Database(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
 
+    def beat(self, statement: Callable[[], Statement], seconds: float) -> Callable[[], None] | None:
+        """Run a statement every so many seconds whatever the event loop does; returns the way to stop it.
+
+        `statement` is called each time, from another thread. `None` where nothing runs beside the loop, or where
+        nobody else could see it.
+        """
+        ...
+
     async def close(self) -> None: ...
+
+    async def dump(self) -> bytes:
+        """All of it at one moment, as the bytes of a SQLite file; none where nothing was ever written."""
+        ...
+
+    async def staged(self, image: bytes) -> Database:
+        """Another database, in memory, that begins as this image (of no bytes: empty). Close it after use.
+
+        Nothing is checked: whether the image is sound shows when the other database reads it.
+        """
+        ...
+
+    async def load(self, image: bytes, *, unless: Statement) -> bool:
+        """Replace everything by a sound image of the same page size and encoding, in one transaction.
+
+        Not if `unless`, a read without parameters, finds rows here; false then. Nobody can write between that
+        look and the replacement.
+        """
+        ...
+
+    async def info(self) -> StorageInfo: ...

@@ -6,6 +6,10 @@
     ├── ConflictError         409   the run's status does not allow this
     ├── RunFailedError              the run that was waited for failed       (.run)
     ├── RunCancelledError           the run that was waited for was cancelled (.run)
+    ├── RunTimeoutError             a run took longer than its job allows
+    ├── StepTimeoutError            a step took longer than its options allow
+    ├── NonRetryableError           raise it in a step: no further attempt
+    ├── RetryAfter                  raise it in a step: the next attempt so many seconds later
     ├── DuplicateStepError          one step name twice in one execution
     ├── StepOutputError             a step's result cannot be kept, or no longer be read
     └── StorageError                the database cannot be opened, read or written
@@ -20,6 +24,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -30,11 +35,15 @@ __all__ = [
     "DuplicateStepError",
     "DurablyError",
     "LeaseLostError",
+    "NonRetryableError",
     "NotFoundError",
+    "RetryAfter",
     "RunCancelledError",
     "RunFailedError",
+    "RunTimeoutError",
     "SchemaVersionError",
     "StepOutputError",
+    "StepTimeoutError",
     "StorageError",
     "StorageFullError",
     "ValidationError",
@@ -97,6 +106,44 @@ class RunCancelledError(DurablyError):
     def __init__(self, run: Run[Any]) -> None:
         super().__init__(f"run {run.id} of job '{run.job_name}' was cancelled")
         self.run = run
+
+
+class RunTimeoutError(DurablyError):
+    """The run was at work longer than its job's `timeout`; what it had committed is kept for `retry`."""
+
+    code = "run_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the run was at work for more than {seconds:g} s, the timeout of its job")
+        self.seconds = seconds
+
+
+class StepTimeoutError(DurablyError):
+    """A step took longer than its `timeout`; it was cancelled."""
+
+    code = "step_timeout"
+
+    def __init__(self, step_name: str, seconds: float) -> None:
+        super().__init__(f"step '{step_name}' took more than {seconds:g} s, its timeout")
+        self.step_name = step_name
+        self.seconds = seconds
+
+
+class NonRetryableError(DurablyError):
+    """Raise it in a step for what another attempt cannot mend: the step fails at once."""
+
+    code = "non_retryable"
+
+
+class RetryAfter(DurablyError):  # noqa: N818 - named after the HTTP header, as the API has it
+    """Raise it in a step that may be retried: the next attempt comes `seconds` later."""
+
+    code = "retry_after"
+
+    def __init__(self, seconds: float | timedelta, message: str | None = None) -> None:
+        span = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
+        super().__init__(message or f"try again after {span:g} s")
+        self.seconds = span
 
 
 class DuplicateStepError(DurablyError):

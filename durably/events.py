@@ -113,6 +113,31 @@ class StepCancelled(StepEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepRetried(StepEvent):
+    """An attempt failed and another will follow."""
+
+    type = "step:retry"
+    error: str
+    attempt: int
+    """The one that failed, from 1."""
+    next_attempt_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCoalesced(Event):
+    """A trigger was answered with a pending run; what it asked for was dropped."""
+
+    type = "run:coalesced"
+    skipped_payload: Any
+    skipped_labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDeleted(Event):
+    type = "run:delete"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogWritten(Event):
     type = "log:write"
     level: str
@@ -143,6 +168,9 @@ EVENT_CLASSES: tuple[type[Event], ...] = (
     StepCompleted,
     StepFailed,
     StepCancelled,
+    StepRetried,
+    RunCoalesced,
+    RunDeleted,
     LogWritten,
     WorkerFailed,
 )

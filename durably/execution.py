@@ -7,128 +7,205 @@ because the worker stops, or lost to another worker. Nothing a job raises gets a
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from enum import Enum
 from typing import Any
 
 from .clock import unbroken
-from .errors import DurablyError, LeaseLostError, StoreFailedError, describe, leaves
+from .errors import DurablyError, LeaseLostError, RunTimeoutError, StoreFailedError, describe, leaves
 from .events import RunCompleted, RunFailed, RunStarted, logger
 from .jobs import JobDefinition
 from .records import RunStatus
-from .step import Services, StepContext, ours
-from .store import Claim, StoredRun
+from .rows import Claim, StoredRun
+from .session import Services, Session, ours
+from .step import Children, StepContext
+
+
+class Interruption(Enum):
+    """Why an execution is stopped from outside."""
+
+    ENDED_ELSEWHERE = "the run was cancelled or taken over: nothing more is written"
+    RELEASE = "the worker stops: the run goes back to pending"
+    TIMEOUT = "the run was at work for longer than its job allows"
 
 
 class Execution:
-    """Executes one run under one claim. Whoever made it calls `run` once, and may `interrupt` it."""
+    """Executes one run. Whoever made it calls `start` once, and may `interrupt` or `resume` it."""
 
     def __init__(
-        self, services: Services, definition: JobDefinition[Any, Any], stored: StoredRun, worker_id: str
+        self,
+        services: Services,
+        children: Children,
+        definition: JobDefinition[Any, Any],
+        stored: StoredRun,
+        *,
+        worker_id: str,
+        keep_steps: bool,
+        is_shutting_down: Callable[[], bool],
     ) -> None:
-        self.claim = Claim(run_id=stored.id, generation=stored.generation)
+        self.stored = stored
         self._services = services
+        self._children = children
         self._definition = definition
-        self._stored = stored
         self._worker_id = worker_id
-        self._step: StepContext | None = None
+        self._keep_steps = keep_steps
+        self._is_shutting_down = is_shutting_down
+        self._session: Session | None = None
+        self._begun = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._ended_elsewhere = False
+        self._interruption: Interruption | None = None
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(run_id=self.stored.id, generation=self.stored.generation)
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the run waits and its slot is given back."""
+        return self._session is not None and self._session.parked.is_set()
 
     def start(self) -> asyncio.Task[None]:
         """Begin, as a task of its own."""
         self._task = asyncio.ensure_future(self._run())
         return self._task
 
-    def interrupt(self, *, ended_elsewhere: bool) -> None:
-        """Cancel the job at its next `await`.
+    def resume(self, stored: StoredRun) -> None:
+        """Go on with a parked run that has been claimed again."""
+        assert self._session is not None, "only what has begun can be parked"
+        self.stored = stored
+        self._session.resume(stored)
 
-        `ended_elsewhere`: the run was cancelled or taken over, and nothing more is written for it. Otherwise
-        it goes back to pending.
-        """
-        self._ended_elsewhere = ended_elsewhere
-        if self._step is not None and ended_elsewhere:
-            self._step.lost = True
+    def poke(self) -> None:
+        """Something came that the run may be waiting for."""
+        if self._session is not None:
+            self._session.poke()
+
+    async def ended_or_parked(self) -> None:
+        """Return when this execution needs its slot no more. Raises what broke it, which no job can."""
+        assert self._task is not None, "only what has begun can end"
+        while not self._task.done() and not self.is_parked:
+            sign = self._begun if self._session is None else self._session.parked
+            waiter = asyncio.ensure_future(sign.wait())
+            await asyncio.wait({self._task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+        if self._task.done():
+            self._task.result()
+
+    def interrupt(self, why: Interruption) -> None:
+        """Cancel the job at its next `await`."""
+        self._interruption = why
+        session = self._session
+        if session is not None:
+            session.is_released = why is Interruption.RELEASE
+            if why is Interruption.ENDED_ELSEWHERE:
+                session.interrupt()
+            elif self.is_parked:
+                session.lose()
         if self._task is not None:
             self._task.cancel()
 
     async def _run(self) -> None:
-        step: StepContext | None = None
+        session: Session | None = None
+        deadline: asyncio.Task[None] | None = None
         try:
-            steps = await ours(self._services.store.steps_of(self._stored.id))
-            completed = {found.name: found for found in steps if found.status == "completed"}
-            step = self._step = StepContext(self._services, self._stored, completed)
-            payload = self._definition.load_payload(self._stored.payload)
-            self._emit(RunStarted, payload=payload, worker_id=self._worker_id)
+            steps = await ours(self._services.store.steps_of(self.stored.id))
+            session = self._session = Session(self._services, self.stored, steps)
+            self._begun.set()
+            if self._definition.timeout is not None:
+                deadline = asyncio.ensure_future(self._watch_timeout(session, self._definition.timeout))
+            step = StepContext(session, self._children)
+            payload = self._definition.load_payload(self.stored.payload)
+            session.emit(RunStarted, payload=payload, worker_id=self._worker_id)
             output = self._definition.dump_output(await self._definition.run(step, payload))
-            await unbroken(ours(self._complete(step, output)))
+            async with session.holding():
+                await unbroken(ours(self._complete(session, output)))
         except StoreFailedError as error:
             # Not the job's fault. The worker takes the run for an orphan and frees it when it can write.
             raise error.cause from error
         except asyncio.CancelledError as error:
-            await self._cancelled(step, error)
+            await self._cancelled(session, error)
         except Exception as error:  # noqa: BLE001 - whatever a job raises is the outcome of its run
-            await self._fail(step, error)
+            await self._fail(session, error)
         except BaseException as error:  # noqa: BLE001 - control flow, ours or the job's
-            await self._ended_by(step, error)
+            await self._ended_by(session, error)
         finally:
-            if step is not None:
-                await step.close()
+            if deadline is not None:
+                deadline.cancel()
+            if session is not None:
+                await session.close()
 
-    async def _ended_by(self, step: StepContext | None, error: BaseException) -> None:
-        if any(isinstance(leaf, LeaseLostError) for leaf in leaves(error)):
-            logger.info("run %s went to another worker", self._stored.id)
-        elif isinstance(error, KeyboardInterrupt | GeneratorExit):
-            await self._hand_back(step)
+    async def _ended_by(self, session: Session | None, error: BaseException) -> None:
+        if session is not None and session.lost and any(isinstance(leaf, LeaseLostError) for leaf in leaves(error)):
+            logger.info("run %s went to another worker", self.stored.id)
+        elif isinstance(error, KeyboardInterrupt):
+            await self._hand_back(session)
             raise error
         else:
-            await self._fail(step, error)
+            await self._fail(session, error)
 
-    async def _complete(self, step: StepContext, output: str) -> None:
+    async def _complete(self, session: Session, output: str) -> None:
         stored = await self._services.store.finish(
-            self.claim,
+            session.claim,
             RunStatus.COMPLETED,
             output=output,
-            progress=step.take_progress(),
+            progress=session.take_progress(),
+            keep_steps=self._keep_steps,
             now=self._services.clock.now(),
         )
         if stored is not None:
             assert stored.completed_at is not None, "a finished run has its time"
             assert stored.started_at is not None, "a claimed run has its start"
-            self._emit(
+            session.emit(
                 RunCompleted,
                 output=self._definition.load_output(output),
                 duration=(stored.completed_at - stored.started_at) / 1000,
             )
 
-    async def _fail(self, step: StepContext | None, error: BaseException) -> None:
-        failed_step = step.failed_step(error) if step else None
+    async def _fail(self, session: Session | None, error: BaseException) -> None:
+        failed_step = session.failed_step(error) if session else None
         text = describe(error)
         if not isinstance(error, DurablyError):
-            logger.info("run %s of job %s failed", self._stored.id, self._stored.job_name, exc_info=error)
-        stored = await self._services.store.finish(
-            self.claim,
-            RunStatus.FAILED,
-            error=text,
-            failed_step_name=failed_step,
-            progress=step.take_progress() if step else None,
-            now=self._services.clock.now(),
-        )
-        if stored is not None:
-            self._emit(RunFailed, error=text, failed_step_name=failed_step)
+            logger.info("run %s of job %s failed", self.stored.id, self.stored.job_name, exc_info=error)
+        async with session.holding() if session else nullcontext():
+            stored = await self._services.store.finish(
+                self.claim,
+                RunStatus.FAILED,
+                error=text,
+                failed_step_name=failed_step,
+                progress=session.take_progress() if session else None,
+                now=self._services.clock.now(),
+            )
+        if stored is not None and session is not None:
+            session.emit(RunFailed, error=text, failed_step_name=failed_step)
 
-    async def _cancelled(self, step: StepContext | None, error: asyncio.CancelledError) -> None:
-        if self._ended_elsewhere:
-            return
-        if self._task is not None and self._task.cancelling() == 0:
-            # Nobody asked for it: the job raised it itself, and that is a failure like any other.
-            await self._fail(step, error)
-            return
-        await self._hand_back(step)
+    async def _cancelled(self, session: Session | None, error: asyncio.CancelledError) -> None:
+        match self._interruption:
+            case Interruption.ENDED_ELSEWHERE:
+                return
+            case Interruption.TIMEOUT:
+                assert self._definition.timeout is not None, "only a job with a timeout runs out of it"
+                await self._fail(session, RunTimeoutError(self._definition.timeout))
+            case None if not self._is_shutting_down():
+                # Nobody asked for it: the job raised it, or cancelled itself, and that is a failure like any other.
+                await self._fail(session, error)
+            case _:
+                await self._hand_back(session)
 
-    async def _hand_back(self, step: StepContext | None) -> None:
-        progress = step.take_progress() if step else None
-        await self._services.store.release(self.claim, progress, self._services.clock.now())
+    async def _hand_back(self, session: Session | None) -> None:
+        if not self.is_parked:
+            progress = session.take_progress() if session else None
+            await self._services.store.release(self.claim, progress, self._services.clock.now())
 
-    def _emit(self, kind: Any, **facts: Any) -> None:
-        labels = json.loads(self._stored.labels)
-        self._services.bus.emit(kind, run_id=self._stored.id, job_name=self._stored.job_name, labels=labels, **facts)
+    async def _watch_timeout(self, session: Session, timeout: float) -> None:
+        """Interrupt the run once it has been at work for `timeout` seconds; time in which it waits is not counted."""
+        clock = self._services.clock
+        while True:
+            await session.gate()
+            stored = session.run
+            assert stored.claimed_at is not None, "a claimed run has its moment"
+            used = stored.active_ms + clock.now() - stored.claimed_at
+            if used >= timeout * 1000:
+                self.interrupt(Interruption.TIMEOUT)
+                return
+            await clock.sleep(timeout - used / 1000)

@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic
 
+import pydantic
+from pydantic import BaseModel
+
 from .clock import EpochMs, from_datetime, to_datetime, to_seconds
-from .errors import ValidationError
-from .jobs import InputT, JobDefinition, OutputT
+from .errors import NotFoundError, ValidationError
+from .jobs import InputT, JobDefinition, OutputT, Registry, sentence
 from .records import Run, RunStatus
-from .store import NewRun
+from .rows import NewRun, StoredRun
+from .session import Session
 
 if TYPE_CHECKING:
     from .engine import Durably
 
 _LABEL_KEY = re.compile(r"[A-Za-z0-9._/-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerRules:
+    """What an instance asks of every trigger: labels that fit a pydantic model, if it has one."""
+
+    labels: type[BaseModel] | None = None
+
+    def checked_labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """The labels to store. Raises `ValidationError`."""
+        if not isinstance(labels, Mapping):
+            raise ValidationError(f"labels must be a dict of texts, got {labels!r}")
+        if self.labels is not None:
+            try:
+                model = self.labels.model_validate(dict(labels))
+            except pydantic.ValidationError as error:
+                raise ValidationError(f"invalid labels: {sentence(error)}") from error
+            labels = model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for key, value in labels.items():
+            if not isinstance(key, str) or not _LABEL_KEY.fullmatch(key):
+                raise ValidationError(f"label key {key!r} is not made of letters, digits and . _ / -")
+            if not _is_text(value):
+                raise ValidationError(f"label {key!r} must be a text, got {value!r}")
+        return dict(labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +55,13 @@ class Trigger:
     payload: Any
     idempotency_key: str | None = field(default=None, kw_only=True)
     concurrency_key: str | None = field(default=None, kw_only=True)
+    coalesce: str | None = field(default=None, kw_only=True)
     labels: Mapping[str, str] | None = field(default=None, kw_only=True)
     delay: float | timedelta | None = field(default=None, kw_only=True)
     run_at: datetime | None = field(default=None, kw_only=True)
     priority: int = field(default=0, kw_only=True)
 
-    def new_run(self, definition: JobDefinition[Any, Any], run_id: str, now: EpochMs) -> NewRun:
+    def new_run(self, definition: JobDefinition[Any, Any], run_id: str, now: EpochMs, rules: TriggerRules) -> NewRun:
         """What is stored for it. Raises `ValidationError` for a payload or an option that is not acceptable."""
         for option, key in (
             ("idempotency_key", self.idempotency_key),
@@ -40,6 +69,8 @@ class Trigger:
         ):
             if key is not None and (not _is_text(key) or not key):
                 raise ValidationError(f"{option} must be a non-empty text, got {key!r}")
+        if self.coalesce not in (None, "skip") or (self.coalesce and not self.concurrency_key):
+            raise ValidationError(f"coalesce may be 'skip', beside a concurrency_key; got {self.coalesce!r}")
         is_number = isinstance(self.priority, int) and not isinstance(self.priority, bool)
         if not is_number or abs(self.priority) >= 2**31:
             raise ValidationError(f"priority must be a whole number of at most 31 bits, got {self.priority!r}")
@@ -47,9 +78,10 @@ class Trigger:
             id=run_id,
             job_name=definition.name,
             payload=definition.dump_payload(self.payload),
-            labels=_checked_labels(self.labels or {}),
+            labels=rules.checked_labels(self.labels or {}),
             idempotency_key=self.idempotency_key,
             concurrency_key=self.concurrency_key,
+            coalesce=self.coalesce is not None,
             priority=self.priority,
             run_at=self._first_moment(now),
         )
@@ -90,6 +122,7 @@ class JobHandle(Generic[InputT, OutputT]):
         *,
         idempotency_key: str | None = None,
         concurrency_key: str | None = None,
+        coalesce: str | None = None,
         labels: Mapping[str, str] | None = None,
         delay: float | timedelta | None = None,
         run_at: datetime | None = None,
@@ -99,7 +132,8 @@ class JobHandle(Generic[InputT, OutputT]):
 
         `payload` is the job's input or what pydantic makes one of (a dict). `idempotency_key`: one run per
         key and job, for ever; a second trigger returns the first's run, `disposition="idempotent"`.
-        `concurrency_key`: one running run per key at a time, across jobs. `delay` (seconds) or `run_at` (an
+        `concurrency_key`: one running run per key at a time, across jobs; with `coalesce="skip"` a pending run of
+        this job with the key is returned instead, `disposition="coalesced"`. `delay` (seconds) or `run_at` (an
         aware datetime): not started before. `priority`: higher first, then oldest first. Raises
         `ValidationError`, and then nothing is stored.
         """
@@ -107,6 +141,7 @@ class JobHandle(Generic[InputT, OutputT]):
             payload,
             idempotency_key=idempotency_key,
             concurrency_key=concurrency_key,
+            coalesce=coalesce,
             labels=labels,
             delay=delay,
             run_at=run_at,
@@ -152,6 +187,41 @@ class JobHandle(Generic[InputT, OutputT]):
         )
 
 
+class ChildRuns:
+    """How a step starts runs of other jobs of the same instance."""
+
+    def __init__(self, registry: Registry, rules: TriggerRules) -> None:
+        self._registry = registry
+        self._rules = rules
+
+    def new_run(self, session: Session, job: Any, payload: Any, options: dict[str, Any]) -> NewRun:
+        """A child of the session's run. Raises `ValidationError`, or `NotFoundError` for a job nobody registered."""
+        name = job if isinstance(job, str) else job.name
+        definition = self._registry.get(name)
+        if definition is None:
+            known = ", ".join(sorted(self._registry.names))
+            raise NotFoundError(f"no job named '{name}' is registered; registered: {known}")
+        options = dict(options)
+        is_detached = bool(options.pop("detached", False))
+        try:
+            trigger = Trigger(payload, **options)
+        except TypeError as error:
+            raise ValidationError(f"starting a child of job '{name}': {error}") from error
+        services = session.services
+        child = trigger.new_run(definition, services.ids.new(), services.clock.now(), self._rules)
+        return replace(child, parent_id=session.run.id, is_detached=is_detached)
+
+    def typed(self, stored: StoredRun) -> Run[Any]:
+        return self._registry.typed(stored)
+
+    async def find(self, session: Session, run_id: str) -> Run[Any]:
+        """The child as it is now. Raises `NotFoundError` if it has been deleted."""
+        stored = await session.services.store.find_run(run_id)
+        if stored is None:
+            raise NotFoundError(f"the child run {run_id} has been deleted")
+        return self._registry.typed(stored)
+
+
 class JobHandles:
     """Handles by key: `handles.sync_users`, `handles["sync-users"]`; iterating gives the handles."""
 
@@ -188,15 +258,6 @@ class JobHandles:
 
     def __contains__(self, key: object) -> bool:
         return key in self._by_name or key in self._by_key
-
-
-def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    for key, value in labels.items():
-        if not isinstance(key, str) or not _LABEL_KEY.fullmatch(key):
-            raise ValidationError(f"label key {key!r} is not made of letters, digits and . _ / -")
-        if not _is_text(value):
-            raise ValidationError(f"label {key!r} must be a text, got {value!r}")
-    return dict(labels)
 
 
 def _is_text(value: object) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from uuid import UUID
 
 from .clock import Clock
 
@@ -23,6 +24,14 @@ class Ids:
         self._clock = clock
         self._entropy = entropy
         self._last = 0
+
+    def random(self) -> float:
+        """A random number, at least 0 and less than 1."""
+        return self._entropy(53) / 2**53
+
+    def uuid(self) -> UUID:
+        """A random UUID, version 4."""
+        return UUID(int=self._entropy(128), version=4)
 
     def new(self) -> str:
         """A new ULID, greater than every one made here before."""

@@ -10,16 +10,17 @@ import inspect
 import json
 import typing
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
 
 import pydantic
 from pydantic import ConfigDict, TypeAdapter
 
-from .clock import EpochMs, to_datetime
+from .clock import EpochMs, to_datetime, to_seconds
 from .errors import ValidationError
 from .records import Progress, Run
+from .rows import StoredRun
 from .step import StepContext
-from .store import StoredRun
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -29,8 +30,12 @@ JobFunction = Callable[[StepContext, InputT], Awaitable[OutputT]]
 class JobDefinition(Generic[InputT, OutputT]):
     """A job: a name, the types of its payload and output, and the async function that does it."""
 
-    def __init__(self, name: str, input: Any, output: Any, run: JobFunction[InputT, OutputT]) -> None:
+    def __init__(
+        self, name: str, input: Any, output: Any, run: JobFunction[InputT, OutputT], timeout: float | None = None
+    ) -> None:
         self.name = name
+        self.timeout = timeout
+        """Seconds that a run may be at work, waiting not counted; `None`: as long as it takes."""
         self.input = input
         self.output = output
         self.run = run
@@ -45,21 +50,21 @@ class JobDefinition(Generic[InputT, OutputT]):
         try:
             return _to_json(self._input, self._input.validate_python(payload))
         except (ValueError, TypeError) as error:  # pydantic's own errors are ValueErrors
-            raise ValidationError(f"invalid payload for job '{self.name}': {_sentence(error)}") from error
+            raise ValidationError(f"invalid payload for job '{self.name}': {sentence(error)}") from error
 
     def load_payload(self, text: str) -> InputT:
         """The typed payload. Raises `ValidationError` if the job's input has changed since it was stored."""
         try:
             return self._input.validate_json(text)
         except pydantic.ValidationError as error:
-            raise ValidationError(f"invalid payload for job '{self.name}': {_sentence(error)}") from error
+            raise ValidationError(f"invalid payload for job '{self.name}': {sentence(error)}") from error
 
     def dump_output(self, output: Any) -> str:
         """The output as JSON text. Raises `ValidationError` if it does not fit the job's output."""
         try:
             return _to_json(self._output, self._output.validate_python(output))
         except (ValueError, TypeError) as error:
-            raise ValidationError(f"Invalid output: {_sentence(error)}") from error
+            raise ValidationError(f"Invalid output: {sentence(error)}") from error
 
     def load_output(self, text: str) -> OutputT:
         output: OutputT = self._output.validate_json(text)
@@ -67,26 +72,37 @@ class JobDefinition(Generic[InputT, OutputT]):
 
 
 def define_job(
-    *, name: str, input: Any, output: Any = None, run: JobFunction[InputT, OutputT]
+    *,
+    name: str,
+    input: Any,
+    output: Any = None,
+    run: JobFunction[InputT, OutputT],
+    timeout: float | timedelta | None = None,
 ) -> JobDefinition[InputT, OutputT]:
     """Define a job.
 
     `input` and `output` are anything that pydantic's `TypeAdapter` takes; without `output` the returned
-    value is any JSON value. Raises `ValueError` for an empty name or for types that pydantic does not
-    take, `TypeError` if `run` is not an async function.
+    value is any JSON value. `timeout`: seconds that a whole run may be at work, waiting not counted; past it
+    the run fails with `RunTimeoutError`'s text. Raises `ValueError` for an empty name, a timeout that is not
+    positive, or types that pydantic does not take, `TypeError` if `run` is not an async function.
     """
+    seconds = None if timeout is None else to_seconds(timeout)
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"job {name!r}: the timeout must be more than 0 seconds, got {timeout!r}")
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"a job needs a name, a non-empty text; got {name!r}")
     if not inspect.iscoroutinefunction(run):
         raise TypeError(f"job '{name}': run must be an async function (async def) that takes (step, payload)")
-    return JobDefinition(name, input, output, run)
+    return JobDefinition(name, input, output, run, seconds)
 
 
 @overload
 def job(function: JobFunction[InputT, OutputT], /) -> JobDefinition[InputT, OutputT]: ...
 @overload
-def job(*, name: str | None = None) -> Callable[[JobFunction[InputT, OutputT]], JobDefinition[InputT, OutputT]]: ...
-def job(function: Any = None, /, *, name: str | None = None) -> Any:
+def job(
+    *, name: str | None = None, timeout: float | timedelta | None = None
+) -> Callable[[JobFunction[InputT, OutputT]], JobDefinition[InputT, OutputT]]: ...
+def job(function: Any = None, /, *, name: str | None = None, timeout: float | timedelta | None = None) -> Any:
     """Define a job by decorating its function.
 
     Input and output are read from the annotations of the second parameter and of the return value;
@@ -112,6 +128,7 @@ def job(function: Any = None, /, *, name: str | None = None) -> Any:
             input=hints.get(parameters[1], Any),
             output=None if output is type(None) else output,
             run=run,
+            timeout=timeout,
         )
 
     return define if function is None else define(function)
@@ -206,7 +223,7 @@ def _to_json(adapter: TypeAdapter[Any], value: Any) -> str:
     return text
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """What pydantic found, in one line: where, and what."""
     if not isinstance(error, pydantic.ValidationError):
         return str(error)

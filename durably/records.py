@@ -85,9 +85,53 @@ class Step:
     name: str
     index: int
     status: str
-    """`completed` or `failed`."""
+    """`waiting`, `completed`, `failed` or `cancelled`."""
     output: Any
     error: str | None
     attempt: int
     started_at: datetime
-    completed_at: datetime
+    completed_at: datetime | None
+    """`None` while the step waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """One line that a run logged. `level` is `info`, `warning` or `error`."""
+
+    level: str
+    message: str
+    data: Any
+    step_name: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A job that is triggered by the clock: `every` so many seconds, or as a `cron` line says."""
+
+    key: str
+    job_name: str
+    payload: Any
+    every: float | None
+    cron: str | None
+    timezone: str
+    catch_up: str
+    next_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageInfo:
+    """Where the data is, how much there is, and how safe it is there. Sizes are bytes."""
+
+    kind: str
+    """`opfs` (a browser's private file system), `file` or `memory`."""
+    vfs: str
+    """The layer between SQLite and the storage, by its name."""
+    bytes_used: int
+    """What this database takes, its write-ahead log included."""
+    quota: int | None
+    """What the browser gives the whole site; `None` where there is no such limit."""
+    persisted: bool | None
+    """Whether the browser has promised not to clear the site's data; `None` where nobody would."""
+    sqlite_version: str
+    state: str = "ready"

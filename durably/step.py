@@ -1,4 +1,4 @@
-"""`StepContext`: what a job's function is given, and how a step becomes a checkpoint.
+"""`StepContext`: what a job's function is given, and how a call becomes a checkpoint.
 
 A step that has a checkpoint returns its stored result without being called. Any other is called, its
 result is stored in one atomic batch with the run's advance, and only then is it returned: decoded from
@@ -11,75 +11,56 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
-import sys
-import threading
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
 
-from . import codec
-from .clock import Clock, EpochMs, unbroken
-from .database import Transaction
-from .errors import (
-    DuplicateStepError,
-    DurablyError,
-    LeaseLostError,
-    StepOutputError,
-    StorageError,
-    StoreFailedError,
-    describe,
-    leaves,
-)
-from .events import (
-    Event,
-    EventBus,
-    LogWritten,
-    RunProgressed,
-    StepCancelled,
-    StepCompleted,
-    StepFailed,
-    StepStarted,
-)
-from .records import Progress
-from .store import Checkpoint, Claim, Store, StoredRun, StoredStep, put_step_in
+from .calls import UserTransaction, call
+from .clock import EpochMs, finishes_within, to_datetime, to_seconds, unbroken
+from .errors import StepTimeoutError, StorageError, StorageFullError, StoreFailedError, describe
+from .events import LogWritten, StepCompleted, StepFailed, StepRetried, StepStarted
+from .records import Progress, Run
+from .retry import ONCE, Retry
+from .rows import Checkpoint, NewRun, StoredRun
+from .session import Session, ours, transaction_of
+from .store import put_step_in
+from .typed import TypedValue
+from .waits import child_run, sleep, start_child, wait_for_signal
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-PROGRESS_FLUSH_SECONDS = 0.1
-"""Progress reaches the store with the next checkpoint, or this long after it was said."""
 
-HAS_THREADS = sys.platform != "emscripten"
+class Children(Protocol):
+    """What a step needs to start runs of other jobs; `handles` has it."""
 
+    def new_run(self, session: Session, job: Any, payload: Any, options: dict[str, Any]) -> NewRun:
+        """A validated child of the session's run."""
+        ...
 
-_transaction_of: ContextVar[str | None] = ContextVar("durably_transaction_of", default=None)
-"""The run in whose transaction the present task is; tasks that it starts inherit it."""
+    def typed(self, stored: StoredRun) -> Run[Any]: ...
+
+    async def find(self, session: Session, run_id: str) -> Run[Any]:
+        """The child as it is now. Raises `NotFoundError` if it has been deleted."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """What an execution works with."""
+class StepOptions:
+    """What `with_options` sets."""
 
-    store: Store
-    bus: EventBus
-    clock: Clock
-
-
-async def ours(work: Awaitable[T]) -> T:
-    """Do durably's own work on the store: if it fails, that is not the job's failure (`StoreFailedError`)."""
-    try:
-        return await work
-    except StorageError as error:
-        raise StoreFailedError(error) from error
+    retry: Retry = ONCE
+    timeout: float | None = None
+    output: Any = None
 
 
 class StepLog:
     """Log lines of a run, sent as `log:write` events."""
 
-    def __init__(self, write: Callable[[str, str, Any], None]) -> None:
-        self._write = write
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     def info(self, message: str, data: Any = None) -> None:
         self._write("info", message, data)
@@ -92,26 +73,40 @@ class StepLog:
     def error(self, message: str, data: Any = None) -> None:
         self._write("error", message, data)
 
+    def _write(self, level: str, message: str, data: Any) -> None:
+        session = self._session
+        step_name = next(reversed(session.running), None)
+        session.on_loop(lambda: session.emit(LogWritten, level=level, message=message, data=data, step_name=step_name))
+
 
 class StepContext:
     """One execution of one run, as its job's function sees it."""
 
-    def __init__(self, services: Services, run: StoredRun, completed: dict[str, StoredStep]) -> None:
-        self.run_id = run.id
-        self.log = StepLog(self._write_log)
-        self.lost = False
-        """Set when the run has gone to another worker or has ended; the next step raises `LeaseLostError`."""
-        self._services = services
-        self._claim = Claim(run_id=run.id, generation=run.generation)
-        self._completed = completed
-        self._used: set[str] = set()
-        self._running: dict[str, asyncio.Task[Any] | None] = {}
-        self._failures: list[tuple[BaseException, str]] = []
-        self._unsaved_progress: str | None = None
-        self._flush: asyncio.Task[None] | None = None
-        self._facts = {"run_id": run.id, "job_name": run.job_name, "labels": json.loads(run.labels)}
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+    def __init__(self, session: Session, children: Children, options: StepOptions | None = None) -> None:
+        self.run_id = session.run.id
+        self.log = StepLog(session)
+        self._session = session
+        self._children = children
+        self._options = options or StepOptions()
+        self._counts: dict[str, int] = {}
+
+    def with_options(
+        self, *, retry: Retry | int | None = None, timeout: float | timedelta | None = None, output: Any = None
+    ) -> StepContext:
+        """The same execution, with other options for the steps that are called on what is returned.
+
+        `retry`: a policy, or how many calls in all; attempts are counted in the store. `timeout` (seconds)
+        for each attempt: past it the step is cancelled and `StepTimeoutError` raised (a plain function in a
+        thread cannot be stopped; its result is not used). `output`: the type of the result, for a class that
+        cannot be found again by its import path.
+        """
+        context = StepContext(
+            self._session,
+            self._children,
+            StepOptions(Retry.of(retry), None if timeout is None else to_seconds(timeout), output),
+        )
+        context._counts = self._counts
+        return context
 
     # -- steps -----------------------------------------------------------------------------------------
 
@@ -127,18 +122,15 @@ class StepContext:
         twice; `StepOutputError` for a result that could not be read back equal, naming the step and the
         path in the result.
         """
-        index = self._enter(name)
-        if name in self._completed:
-            return self._replayed(name)
+        session, kind = self._session, TypedValue.of(self._options.output, fn)
 
-        async def attempt(started_at: EpochMs) -> Any:
-            value, stored = self._kept(name, await _call(fn, args, kwargs))
-            checkpoint = self._checkpoint(name, index, started_at, output=stored)
+        async def attempt(checkpoint: Checkpoint) -> Any:
+            value, stored = kind.kept(session, name, await call(fn, args, kwargs))
             # The commit and its event belong together, whoever cancels in between.
-            await unbroken(self._commit(checkpoint, value))
+            await unbroken(self._commit(self._completed(checkpoint, stored), value))
             return value
 
-        return await self._execute(name, index, attempt)
+        return await self._step(name, kind, attempt)
 
     @overload
     async def transaction(
@@ -160,192 +152,224 @@ class StepContext:
         step's checkpoint are committed together, or neither is. Inside `fn` only `tx` is for use: a step
         call there raises `DurablyError`. Otherwise as `run`.
         """
-        index = self._enter(name)
-        if name in self._completed:
-            return self._replayed(name)
+        session, kind = self._session, TypedValue.of(self._options.output, fn)
 
-        async def attempt(started_at: EpochMs) -> Any:
+        async def attempt(checkpoint: Checkpoint) -> Any:
             is_written = False
-            inside = _transaction_of.set(self.run_id)
+            of_the_job: BaseException | None = None
+            inside = transaction_of.set(self.run_id)
             try:
-                async with self._services.store.database.transaction() as tx:
-                    value = fn(UserTransaction(tx), *args, **kwargs)
-                    value, stored = self._kept(name, await value if inspect.isawaitable(value) else value)
-                    checkpoint = self._checkpoint(name, index, started_at, output=stored)
-                    self._require(await put_step_in(tx, self._claim, checkpoint))
+                async with session.services.store.database.transaction() as tx:
+                    try:
+                        value = fn(UserTransaction(tx), *args, **kwargs)
+                        value, stored = kind.kept(session, name, await value if inspect.isawaitable(value) else value)
+                    except StorageError as error:
+                        of_the_job = error
+                        raise
+                    checkpoint = self._completed(checkpoint, stored)
+                    session.require(await put_step_in(tx, session.claim, checkpoint))
                     is_written = True
             except asyncio.CancelledError:
                 if is_written:  # cancelled while it was being committed, which no cancellation stops
                     self._tell_completed(checkpoint, value)
                 raise
+            except StorageError as error:
+                if error is of_the_job and not isinstance(error, StorageFullError):
+                    raise
+                raise StoreFailedError(error) from error
             finally:
-                _transaction_of.reset(inside)
+                transaction_of.reset(inside)
             self._tell_completed(checkpoint, value)
             return value
 
-        return await self._execute(name, index, attempt)
+        return await self._step(name, kind, attempt)
+
+    # -- waiting ---------------------------------------------------------------------------------------
+
+    async def sleep(self, name: str, seconds: float | timedelta) -> None:
+        """Sleep durably: the moment to wake up is stored at the first call, and a restart does not move it.
+
+        While the run only waits it holds no slot of its worker. Raises `ValueError` for a negative span.
+        """
+        span = to_seconds(seconds)
+        if not 0 <= span < float("inf"):
+            raise ValueError(f"step '{name}': the span to sleep must be from 0 seconds on, got {seconds!r}")
+        await sleep(self._session, name, span)
+
+    async def wait_for_signal(
+        self, name: str, *, signal: str | None = None, timeout: float | timedelta | None = None
+    ) -> Any:
+        """Wait for `durably.signal(run_id, signal, payload)` and return the payload.
+
+        `signal` defaults to `name`. Signals sent early are kept; each is delivered to one step, in order.
+        Raises `TimeoutError` when none has come after `timeout` seconds.
+        """
+        span = None if timeout is None else to_seconds(timeout)
+        return await wait_for_signal(self._session, name, signal or name, span)
+
+    async def trigger(self, name: str, job: Any, payload: Any, **trigger_options: Any) -> Run[Any]:
+        """Start a run of another job, once, and return it at once.
+
+        `job` is a definition, a handle or a name; options are those of `JobHandle.trigger`, and `detached`:
+        with it the child is not cancelled with this run.
+        """
+        session = self._session
+        index = session.enter(name)
+        if (stored := session.stored(name)) is None:
+            now = session.services.clock.now()
+            first = Checkpoint(name=name, step_index=index, status="completed", output="null", started_at=now, now=now)
+            child = self._children.new_run(session, job, payload, trigger_options)
+            child_id = (await start_child(session, first, child, self._children.typed)).child_id
+            session.emit(StepCompleted, step_name=name, step_index=index, output=child_id, duration=0.0)
+        else:
+            child_id = stored.child_id
+        assert child_id is not None, "a step that started a child knows which"
+        return await self._children.find(session, child_id)
+
+    async def trigger_and_wait(self, name: str, job: Any, payload: Any, **trigger_options: Any) -> Run[Any]:
+        """Start a run of another job, once, and wait for its end; this run holds no slot meanwhile.
+
+        Options as in `trigger`. Raises `RunFailedError` or `RunCancelledError` for a child that did not complete.
+        """
+        child = self._children.new_run(self._session, job, payload, trigger_options)
+        return await child_run(self._session, name, child, self._children.typed)
+
+    # -- what differs each time ------------------------------------------------------------------------
+
+    async def now(self) -> datetime:
+        """The present moment, and the same one on replay."""
+        return await self._noted("now", lambda: to_datetime(self._session.services.clock.now()))
+
+    async def random(self) -> float:
+        """A random number from 0 to 1, and the same one on replay."""
+        return await self._noted("random", self._session.services.ids.random)
+
+    async def uuid(self) -> UUID:
+        """A random UUID (version 4), and the same one on replay."""
+        return await self._noted("uuid", self._session.services.ids.uuid)
 
     # -- signs -----------------------------------------------------------------------------------------
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
-        """Say how far the run is. Listeners hear it at once; the store about ten times a second."""
-        self._on_loop(lambda: self._note_progress(Progress(current, total, message)))
+        """Say how far the run is. Listeners hear it at once; the store within a tenth of a second."""
+        self._session.on_loop(lambda: self._session.note_progress(Progress(current, total, message)))
 
     def raise_if_cancelled(self) -> None:
         """For long loops without an `await`: raises `asyncio.CancelledError` once the run is cancelled."""
-        if self.lost:
+        if self._session.lost:
             raise asyncio.CancelledError
-
-    # -- for execution ---------------------------------------------------------------------------------
-
-    def take_progress(self) -> str | None:
-        """The progress that is not stored yet, for the caller to store."""
-        unsaved, self._unsaved_progress = self._unsaved_progress, None
-        return unsaved
-
-    def failed_step(self, error: BaseException) -> str | None:
-        """The name of the step that raised `error`, or one of the errors in it."""
-        causes = {id(leaf) for leaf in leaves(error)}
-        return next((name for failure, name in self._failures if id(failure) in causes), None)
-
-    async def close(self) -> None:
-        """End the steps that a job has left running, and let it begin no other."""
-        self.lost = True
-        tasks = [task for task in (*self._running.values(), self._flush) if task not in (None, asyncio.current_task())]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _enter(self, name: str) -> int:
-        if _transaction_of.get() == self.run_id:
-            raise DurablyError(
-                f"step '{name}' was called inside a transaction; there only tx is for use, so end the transaction first"
-            )
-        if not isinstance(name, str) or not name:
-            raise DurablyError(f"a step needs a name, a non-empty text; got {name!r}")
-        if self.lost:
-            raise LeaseLostError(self.run_id)
-        if name in self._used:
-            raise DuplicateStepError(name)
-        self._used.add(name)
-        return len(self._used) - 1
-
-    async def _execute(self, name: str, index: int, attempt: Callable[[EpochMs], Awaitable[Any]]) -> Any:
-        """Call a step for the first time: its events, its checkpoint, its failure."""
-        started_at = self._services.clock.now()
-        facts = {"step_name": name, "step_index": index}
-        self._emit(StepStarted, **facts)
-        self._running[name] = asyncio.current_task()
-        try:
-            return await attempt(started_at)
-        except asyncio.CancelledError:
-            if name in self._running:  # else it has completed, and the cancellation is the run's
-                self._emit(StepCancelled, **facts)
-            raise
-        except Exception as error:
-            self._failures.append((error, name))
-            checkpoint = self._checkpoint(name, index, started_at, error=describe(error))
-            await unbroken(self._commit(checkpoint, None))
-            raise
-        finally:
-            self._running.pop(name, None)
+    async def _step(self, name: str, kind: TypedValue, attempt: Callable[[Checkpoint], Awaitable[Any]]) -> Any:
+        session = self._session
+        index = session.enter(name)
+        stored = session.stored(name)
+        if stored is not None and stored.status == "completed":
+            return kind.decode(session, name, stored.output)
+        number = 1 if stored is None else stored.attempt + 1
+        if stored is not None and stored.wake_at is not None:
+            clock = session.services.clock
+            async with session.busy():
+                await clock.sleep(max(0, stored.wake_at - clock.now()) / 1000)
+        while True:
+            async with session.at_work(name):
+                started_at = session.services.clock.now()
+                checkpoint = Checkpoint(
+                    name=name, step_index=index, status="running", attempt=number, started_at=started_at, now=started_at
+                )
+                facts = {"step_name": name, "step_index": index}
+                session.emit(StepStarted, **facts)
+                try:
+                    return await self._in_time(name, attempt(checkpoint))
+                except StoreFailedError:
+                    raise
+                except BaseException as error:
+                    if name not in session.running:
+                        raise  # it had completed: what was raised since is the run's
+                    if session.is_interrupted(error):
+                        await unbroken(self._cancelled(checkpoint))
+                        raise
+                    wake_at = await unbroken(self._failed(checkpoint, error))
+                    if wake_at is None:
+                        raise
+                try:
+                    await session.services.clock.sleep(max(0, wake_at - session.services.clock.now()) / 1000)
+                except asyncio.CancelledError:
+                    await unbroken(self._cancelled(checkpoint))
+                    raise
+            number += 1
 
     async def _commit(self, checkpoint: Checkpoint, value: Any) -> None:
-        self._require(await ours(self._services.store.put_step(self._claim, checkpoint)))
-        if checkpoint.error is None:
-            self._tell_completed(checkpoint, value)
-        else:
-            facts = {"step_name": checkpoint.name, "step_index": checkpoint.step_index}
-            self._emit(StepFailed, **facts, error=checkpoint.error)
+        await self._session.write(checkpoint)
+        self._tell_completed(checkpoint, value)
 
     def _tell_completed(self, checkpoint: Checkpoint, value: Any) -> None:
-        self._running.pop(checkpoint.name, None)
+        self._session.running.pop(checkpoint.name, None)
         facts = {"step_name": checkpoint.name, "step_index": checkpoint.step_index}
-        duration = (self._services.clock.now() - checkpoint.started_at) / 1000
-        self._emit(StepCompleted, **facts, output=value, duration=duration)
+        duration = (checkpoint.now - checkpoint.started_at) / 1000
+        self._session.emit(StepCompleted, **facts, output=value, duration=duration)
 
-    def _replayed(self, name: str) -> Any:
-        output = self._completed[name].output
-        assert output is not None, "a completed step has an output"
-        try:
-            return codec.decode(output)
-        except codec.CodecError as error:
-            raise StepOutputError(name, error.path, error.reason) from error
+    async def _cancelled(self, checkpoint: Checkpoint) -> None:
+        session = self._session
+        session.tell_cancelled(checkpoint.name, checkpoint.step_index)
+        if not session.is_released:
+            await ours(
+                session.services.store.put_cancelled_step(session.claim, checkpoint, session.services.clock.now())
+            )
 
-    def _kept(self, name: str, value: Any) -> tuple[Any, str | bytes]:
-        """A result as it will be read back, and its stored form: what cannot be read back is not stored."""
-        try:
-            stored = codec.encode(value)
-            return codec.decode(stored), stored
-        except codec.CodecError as error:
-            raise StepOutputError(name, error.path, error.reason) from error
+    async def _failed(self, checkpoint: Checkpoint, error: BaseException) -> EpochMs | None:
+        """Store and tell a failed attempt; the moment of the next, or `None` if it was the last."""
+        session = self._session
+        text = describe(error)
+        delay = None
+        if isinstance(error, Exception):
+            delay = self._options.retry.next_delay(error, checkpoint.attempt, session.services.ids.random)
+        now = session.services.clock.now()
+        wake_at = None if delay is None else EpochMs(now + round(delay * 1000))
+        await session.write(
+            replace(checkpoint, status="failed", error=text, wake_at=wake_at, progress=session.take_progress(), now=now)
+        )
+        facts = {"step_name": checkpoint.name, "step_index": checkpoint.step_index, "error": text}
+        if wake_at is None:
+            session.failures.append((error, checkpoint.name))
+            session.emit(StepFailed, **facts)
+        else:
+            session.emit(StepRetried, **facts, attempt=checkpoint.attempt, next_attempt_at=to_datetime(wake_at))
+        return wake_at
 
-    def _checkpoint(
-        self, name: str, index: int, started_at: EpochMs, *, output: str | bytes | None = None, error: str | None = None
-    ) -> Checkpoint:
-        return Checkpoint(
-            name=name,
-            step_index=index,
+    async def _in_time(self, name: str, work: Awaitable[Any]) -> Any:
+        if self._options.timeout is None:
+            return await work
+        task = asyncio.ensure_future(work)
+        if not await finishes_within(self._session.services.clock, task, self._options.timeout):
+            raise StepTimeoutError(name, self._options.timeout)
+        return task.result()
+
+    def _completed(self, checkpoint: Checkpoint, output: str | bytes) -> Checkpoint:
+        session = self._session
+        return replace(
+            checkpoint,
+            status="completed",
             output=output,
-            error=error,
-            progress=self.take_progress(),
-            started_at=started_at,
-            now=self._services.clock.now(),
+            progress=session.take_progress(),
+            now=session.services.clock.now(),
         )
 
-    def _require(self, written: bool) -> None:
-        if not written:
-            self.lost = True
-            raise LeaseLostError(self.run_id)
-
-    def _note_progress(self, progress: Progress) -> None:
-        self._unsaved_progress = json.dumps(asdict(progress))
-        self._emit(RunProgressed, progress=progress)
-        if self._flush is None or self._flush.done():
-            self._flush = asyncio.ensure_future(self._flush_progress())
-
-    async def _flush_progress(self) -> None:
-        while self._unsaved_progress is not None:
-            await self._services.clock.sleep(PROGRESS_FLUSH_SECONDS)
-            if (unsaved := self.take_progress()) is not None:
-                await self._services.store.put_progress(self._claim, unsaved, self._services.clock.now())
-
-    def _write_log(self, level: str, message: str, data: Any) -> None:
-        step_name = next(reversed(self._running), None)
-        self._on_loop(lambda: self._emit(LogWritten, level=level, message=message, data=data, step_name=step_name))
-
-    def _emit(self, kind: type[Event], **facts: Any) -> None:
-        self._services.bus.emit(kind, **self._facts, **facts)
-
-    def _on_loop(self, action: Callable[[], None]) -> None:
-        """Plain steps run in threads; events belong to the loop."""
-        if threading.get_ident() == self._thread:
-            action()
-        else:
-            self._loop.call_soon_threadsafe(action)
-
-
-class UserTransaction:
-    """What the function of `step.transaction` is given."""
-
-    def __init__(self, tx: Transaction) -> None:
-        self.execute = tx.execute
-
-
-async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-    if is_async or not HAS_THREADS:
-        value = fn(*args, **kwargs)
-    else:
-        value = await asyncio.to_thread(_without_stop_iteration, fn, args, kwargs)
-    return await value if inspect.isawaitable(value) else value
-
-
-def _without_stop_iteration(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A future refuses `StopIteration`, and whoever awaited it would wait for ever."""
-    try:
-        return fn(*args, **kwargs)
-    except StopIteration as error:
-        raise RuntimeError("the step raised StopIteration") from error
+    async def _noted(self, what: str, make: Callable[[], T]) -> T:
+        number = self._counts[what] = self._counts.get(what, 0) + 1
+        name = f"durably:{what}:{number}"
+        session = self._session
+        index = session.enter(name)
+        if (stored := session.stored(name)) is not None and stored.status == "completed":
+            noted: T = session.decoded(name, stored.output)
+            return noted
+        async with session.at_work(name):
+            now = session.services.clock.now()
+            made = make()
+            value: T
+            value, output = session.kept(name, made)
+            await session.write(
+                Checkpoint(name=name, step_index=index, status="completed", output=output, started_at=now, now=now)
+            )
+        return value

@@ -1,109 +1,25 @@
-"""What durably asks of its database, as operations named in the field's words.
+"""What durably asks of its database, as operations named in the field's words: runs, claims, checkpoints.
 
 Each operation is one atomic batch. Operations on a running run are *fenced*: they carry the generation
 of the claim they belong to, change nothing once the run has been claimed again or has ended, and say so
-by returning `False`. Instants come from the caller, so this module reads no clock.
+by returning `False` or `None`. Instants come from the caller, so this module reads no clock.
+
+Signals, logs, schedules and what an administrator does (delete, purge, fork) are in `ledger`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 from . import queries as sql
 from .clock import EpochMs
-from .database import Database, Row, Statement, Transaction, Value
+from .database import Database, Statement, Transaction, Value
+from .errors import LeaseLostError
+from .ledger_queries import ANY_SCHEDULE_DUE
 from .records import RunStatus
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRun:
-    """A row of `durably_runs`, as it is: JSON as text, instants as `EpochMs`."""
-
-    id: str
-    job_name: str
-    status: RunStatus
-    payload: str
-    output: str | None
-    error: str | None
-    failed_step_name: str | None
-    progress: str | None
-    labels: str
-    idempotency_key: str | None
-    concurrency_key: str | None
-    priority: int
-    current_step_index: int
-    completed_step_count: int
-    waiting_for: str | None
-    generation: int
-    worker_id: str | None
-    heartbeat_at: EpochMs | None
-    run_at: EpochMs
-    created_at: EpochMs
-    updated_at: EpochMs
-    started_at: EpochMs | None
-    completed_at: EpochMs | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredStep:
-    """A row of `durably_steps`."""
-
-    run_id: str
-    name: str
-    step_index: int
-    status: str
-    output: str | bytes | None
-    error: str | None
-    attempt: int
-    started_at: EpochMs
-    completed_at: EpochMs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRun:
-    """What a trigger stores. `payload` is JSON text."""
-
-    id: str
-    job_name: str
-    payload: str
-    labels: dict[str, str]
-    idempotency_key: str | None
-    concurrency_key: str | None
-    priority: int
-    run_at: EpochMs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """The right of one execution to write for its run."""
-
-    run_id: str
-    generation: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """What is written when a step ends: its result, or with `error` its failure."""
-
-    name: str
-    step_index: int
-    output: str | bytes | None = None
-    error: str | None = None
-    progress: str | None
-    """The run's progress as JSON text where it is newer than the stored one, else `None`."""
-    started_at: EpochMs
-    now: EpochMs
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """What a worker sees before it takes the write lock."""
-
-    claimable: bool
-    owners: dict[str, EpochMs]
-    """The workers that own the other running runs, with the oldest heartbeat of each."""
+from .rows import Checkpoint, Claim, Glance, NewRun, StoredRun, StoredStep, json_list, stored_run, stored_step
 
 
 class Store:
@@ -135,34 +51,19 @@ class Store:
 
     # -- runs ----------------------------------------------------------------------------------------
 
-    async def enqueue(self, runs: Sequence[NewRun], now: EpochMs) -> list[tuple[StoredRun, bool]]:
-        """Store all runs, or none; for each the stored run and whether it is new (else its key was taken)."""
-        statements = []
-        for run in runs:
-            key: dict[str, Value] = {
-                "id": run.id,
-                "job_name": run.job_name,
-                "idempotency_key": run.idempotency_key,
-            }
-            row = key | {
-                "payload": run.payload,
-                "labels": json.dumps(run.labels, ensure_ascii=False),
-                "concurrency_key": run.concurrency_key,
-                "priority": run.priority,
-                "run_at": run.run_at,
-                "now": now,
-            }
-            statements.append(Statement(sql.INSERT_RUN, row))
-            if run.labels:
-                statements.append(Statement(sql.INSERT_LABELS, {"id": run.id}))
-            statements.append(Statement(sql.RUN_BY_ID_OR_KEY, key))
-        results = await self.database.execute(*statements)
-        found = [
-            stored_run(result.rows[0])
-            for statement, result in zip(statements, results, strict=True)
-            if statement.is_read
-        ]
-        return [(run, run.id == wanted.id) for run, wanted in zip(found, runs, strict=True)]
+    async def enqueue(self, runs: Sequence[NewRun], now: EpochMs) -> list[tuple[StoredRun, str]]:
+        """Store all runs, or none; for each the stored run and its disposition.
+
+        That is `created`, `idempotent` where its idempotency key was taken, or `coalesced`.
+        """
+        batches = [insert_statements(run, now) for run in runs]
+        results = await self.database.execute(*(statement for batch in batches for statement in batch))
+        answers = []
+        for run, batch in zip(runs, batches, strict=True):
+            found, results = results[len(batch) - 1], results[len(batch) :]
+            stored = stored_run(found.rows[0])
+            answers.append((stored, disposition(run, stored)))
+        return answers
 
     async def find_run(self, run_id: str) -> StoredRun | None:
         [result] = await self.database.execute(Statement(sql.RUN_BY_ID, {"id": run_id}))
@@ -179,8 +80,8 @@ class Store:
     ) -> list[StoredRun]:
         """Newest first. `None` means any; `limit=None` means all."""
         params: dict[str, Value] = {
-            "statuses": None if statuses is None else _json_list(statuses),
-            "job_names": None if job_names is None else _json_list(job_names),
+            "statuses": None if statuses is None else json_list(statuses),
+            "job_names": None if job_names is None else json_list(job_names),
             "labels": json.dumps(labels),
             "limit": -1 if limit is None else limit,
             "offset": offset,
@@ -188,37 +89,42 @@ class Store:
         [result] = await self.database.execute(Statement(sql.LIST_RUNS, params))
         return [stored_run(row) for row in result.rows]
 
-    async def cancel_run(self, run_id: str, now: EpochMs) -> StoredRun | None:
-        """Cancel an active run; `None` where there is no such run or it has ended."""
-        return await self._change_run(sql.CANCEL_RUN, run_id, now)
-
-    async def retry_run(self, run_id: str, now: EpochMs) -> StoredRun | None:
-        """Make a failed or cancelled run pending again; `None` where it is neither."""
-        return await self._change_run(sql.RETRY_RUN, run_id, now)
-
     async def steps_of(self, run_id: str) -> list[StoredStep]:
         [result] = await self.database.execute(Statement(sql.STEPS_OF_RUN, {"run_id": run_id}))
         return [stored_step(row) for row in result.rows]
 
     # -- a worker's ----------------------------------------------------------------------------------
 
-    async def glance(self, mine: Collection[str], job_names: Collection[str], now: EpochMs) -> Glance:
-        """Look, without a lock, whether there is anything to claim, or to reclaim beside the runs of `mine`."""
-        claimable, owners = await self.database.execute(
-            Statement(sql.ANY_CLAIMABLE, {"now": now, "job_names": _json_list(job_names)}),
-            Statement(sql.OTHER_OWNERS, {"mine": _json_list(mine)}),
+    async def glance(
+        self, worker_id: str, mine: Collection[str], job_names: Collection[str], *, overdue: EpochMs, now: EpochMs
+    ) -> Glance:
+        """Look, without a lock, whether there is anything to do for a worker that executes the runs of `mine`."""
+        names = json_list(job_names)
+        claimable, owners, parkers, schedules = await self.database.execute(
+            Statement(sql.ANY_CLAIMABLE, {"now": now, "job_names": names, "worker_id": worker_id, "overdue": overdue}),
+            Statement(sql.OTHER_OWNERS, {"mine": json_list(mine)}),
+            Statement(sql.OTHER_PARKERS, {"worker_id": worker_id, "now": now}),
+            Statement(ANY_SCHEDULE_DUE, {"now": now}),
         )
         return Glance(
-            bool(claimable.rows[0][0]),
-            {row["worker_id"]: EpochMs(row["heartbeat_at"]) for row in owners.rows},
+            claimable=bool(claimable.rows[0][0]),
+            owners={row["worker_id"]: EpochMs(row["heartbeat_at"]) for row in owners.rows},
+            parkers={row[0] for row in parkers.rows},
+            schedules_due=bool(schedules.rows[0][0]),
         )
 
-    async def claim(self, worker_id: str, job_names: Collection[str], slots: int, now: EpochMs) -> list[StoredRun]:
-        """Take up to `slots` pending runs of these jobs: highest priority first, then the oldest."""
+    async def claim(
+        self, worker_id: str, job_names: Collection[str], slots: int, *, overdue: EpochMs, now: EpochMs
+    ) -> list[StoredRun]:
+        """Take up to `slots` pending runs of these jobs: highest priority first, then the oldest.
+
+        Runs parked in another worker are left to it until they are due since `overdue`.
+        """
         params: dict[str, Value] = {
             "worker_id": worker_id,
-            "job_names": _json_list(job_names),
+            "job_names": json_list(job_names),
             "slots": slots,
+            "overdue": overdue,
             "now": now,
         }
         [result] = await self.database.execute(Statement(sql.CLAIM, params))
@@ -226,24 +132,56 @@ class Store:
         return sorted(runs, key=lambda run: (-run.priority, run.run_at, run.id))
 
     async def reclaim(
-        self, mine: Collection[str], *, dead: Collection[str], cutoff: EpochMs, now: EpochMs
+        self,
+        mine: Collection[str],
+        *,
+        dead: Collection[str],
+        cutoff: EpochMs,
+        is_crash: bool,
+        max_crashes: int,
+        now: EpochMs,
     ) -> list[StoredRun]:
-        """Make pending again, beside `mine`, the runs of `dead` workers and those with no heartbeat after `cutoff`."""
+        """Free, beside `mine`, the runs of `dead` workers and those with no heartbeat after `cutoff`.
+
+        They become pending; with `is_crash` a death is counted, and a run that has had `max_crashes` of them
+        since its last checkpoint becomes failed instead.
+        """
         params: dict[str, Value] = {
-            "mine": _json_list(mine),
-            "dead": _json_list(dead),
+            "mine": json_list(mine),
+            "dead": json_list(dead),
             "cutoff": cutoff,
+            "is_crash": int(is_crash),
+            "max_crashes": max_crashes,
             "now": now,
         }
-        [result] = await self.database.execute(Statement(sql.RECLAIM, params))
+        result, _ = await self.database.execute(
+            Statement(sql.RECLAIM, params), Statement(sql.WAKE_ALL_PARENTS, {"now": now})
+        )
         return [stored_run(row) for row in result.rows]
+
+    async def unpark(self, workers: Collection[str]) -> int:
+        """Let anyone claim the runs that are parked in these workers; how many there are."""
+        [result] = await self.database.execute(Statement(sql.UNPARK, {"workers": json_list(workers)}))
+        return result.changes
 
     async def heartbeat(self, claims: Sequence[Claim], now: EpochMs) -> list[Claim]:
         """Renew the leases; returns the claims that are lost."""
         results = await self.database.execute(
-            *(Statement(sql.HEARTBEAT, _fence(claim) | {"now": now}) for claim in claims)
+            *(Statement(sql.HEARTBEAT, fence(claim) | {"now": now}) for claim in claims)
         )
         return [claim for claim, result in zip(claims, results, strict=True) if result.changes == 0]
+
+    def beat(self, worker_id: str, now: Callable[[], EpochMs], seconds: float) -> Callable[[], None] | None:
+        """Renew all leases of a worker every so many seconds, even while its event loop is blocked."""
+        return self.database.beat(
+            lambda: Statement(sql.HEARTBEAT_OF_WORKER, {"worker_id": worker_id, "now": now()}), seconds
+        )
+
+    async def still_parked(self, worker_id: str, claims: Sequence[Claim]) -> set[Claim]:
+        """Those of a worker's parked runs that nobody has claimed or ended."""
+        params: dict[str, Value] = {"worker_id": worker_id, "ids": json_list([claim.run_id for claim in claims])}
+        [result] = await self.database.execute(Statement(sql.STILL_PARKED, params))
+        return {Claim(run_id=row["id"], generation=row["generation"]) for row in result.rows}
 
     # -- an execution's, all fenced ------------------------------------------------------------------
 
@@ -252,12 +190,64 @@ class Store:
         _, advanced = await self.database.execute(*checkpoint_statements(claim, checkpoint))
         return bool(advanced.rows)
 
+    async def start_child(
+        self, claim: Claim, checkpoint: Checkpoint, child: NewRun, now: EpochMs
+    ) -> tuple[StoredRun, bool]:
+        """Store a child run and the checkpoint that names it, together; the child, and whether it is new.
+
+        Raises `LeaseLostError` when the claim is lost.
+        """
+        async with self.database.transaction() as tx:
+            for statement in insert_statements(child, now):
+                rows = await tx.execute(statement.sql, statement.params)
+            stored = stored_run(rows[0])
+            if not await put_step_in(tx, claim, replace(checkpoint, child_id=stored.id)):
+                raise LeaseLostError(claim.run_id)
+        return stored, stored.id == child.id
+
+    async def put_cancelled_step(self, claim: Claim, checkpoint: Checkpoint, now: EpochMs) -> bool:
+        """Write that a step was cancelled with its run; false when somebody else has the run."""
+        params: dict[str, Value] = {
+            "name": checkpoint.name,
+            "step_index": checkpoint.step_index,
+            "attempt": checkpoint.attempt,
+            "started_at": checkpoint.started_at,
+            "now": now,
+        }
+        return await self._fenced(sql.PUT_CANCELLED_STEP, claim, params)
+
+    async def suspect_step(self, claim: Claim, name: str) -> bool:
+        """Note which step is about to begin, in case the worker dies in it."""
+        return await self._fenced(sql.SUSPECT_STEP, claim, {"name": name})
+
     async def put_progress(self, claim: Claim, progress: str, now: EpochMs) -> bool:
         return await self._fenced(sql.PUT_PROGRESS, claim, {"progress": progress, "now": now})
 
     async def release(self, claim: Claim, progress: str | None, now: EpochMs) -> bool:
         """Hand the run back as pending; its checkpoints stay."""
         return await self._fenced(sql.RELEASE_RUN, claim, {"progress": progress, "now": now})
+
+    async def park(
+        self, claim: Claim, *, waiting_for: str, wake_at: EpochMs, progress: str | None, now: EpochMs
+    ) -> bool:
+        """Give the slot back until `wake_at`, or until what the run waits for has come (it may have by now)."""
+        params: dict[str, Value] = {
+            "waiting_for": waiting_for,
+            "wake_at": wake_at,
+            "progress": progress,
+            "now": now,
+        }
+        woken: dict[str, Value] = {"run_id": claim.run_id, "now": now}
+        parked, *_ = await self.database.execute(
+            Statement(sql.PARK_RUN, fence(claim) | params),
+            Statement(sql.WAKE_IF_SIGNALLED, woken),
+            Statement(sql.WAKE_IF_CHILD_ENDED, woken),
+        )
+        return bool(parked.rows)
+
+    async def wake(self, claim: Claim, now: EpochMs) -> None:
+        """Make a parked run due now."""
+        await self._fenced(sql.WAKE_RUN, claim, {"now": now})
 
     async def finish(
         self,
@@ -268,6 +258,7 @@ class Store:
         error: str | None = None,
         failed_step_name: str | None = None,
         progress: str | None = None,
+        keep_steps: bool = True,
         now: EpochMs,
     ) -> StoredRun | None:
         """End the run as completed or failed; `None` when the claim is lost."""
@@ -279,16 +270,18 @@ class Store:
             "progress": progress,
             "now": now,
         }
-        [result] = await self.database.execute(Statement(sql.FINISH_RUN, _fence(claim) | params))
+        statements = [
+            Statement(sql.FINISH_RUN, fence(claim) | params),
+            Statement(sql.WAKE_PARENT, {"run_id": claim.run_id, "now": now}),
+        ]
+        if not keep_steps:
+            statements.append(Statement(sql.DELETE_STEPS_OF_COMPLETED, fence(claim)))
+        result, *_ = await self.database.execute(*statements)
         return stored_run(result.rows[0]) if result.rows else None
 
     async def _fenced(self, query: str, claim: Claim, params: dict[str, Value]) -> bool:
-        [result] = await self.database.execute(Statement(query, _fence(claim) | params))
+        [result] = await self.database.execute(Statement(query, fence(claim) | params))
         return result.changes == 1
-
-    async def _change_run(self, query: str, run_id: str, now: EpochMs) -> StoredRun | None:
-        [result] = await self.database.execute(Statement(query, {"id": run_id, "now": now}))
-        return stored_run(result.rows[0]) if result.rows else None
 
 
 async def put_step_in(tx: Transaction, claim: Claim, checkpoint: Checkpoint) -> bool:
@@ -298,39 +291,63 @@ async def put_step_in(tx: Transaction, claim: Claim, checkpoint: Checkpoint) -> 
     return bool(await tx.execute(advance.sql, advance.params))
 
 
+def insert_statements(run: NewRun, now: EpochMs) -> list[Statement]:
+    """What stores a run; the last one selects the run that is there afterwards."""
+    key: dict[str, Value] = {
+        "id": run.id,
+        "job_name": run.job_name,
+        "idempotency_key": run.idempotency_key,
+        "concurrency_key": run.concurrency_key,
+    }
+    row = key | {
+        "payload": run.payload,
+        "labels": json.dumps(run.labels, ensure_ascii=False),
+        "priority": run.priority,
+        "run_at": run.run_at,
+        "parent_id": run.parent_id,
+        "is_detached": int(run.is_detached),
+        "now": now,
+    }
+    statements = [Statement(sql.INSERT_RUN_COALESCED if run.coalesce else sql.INSERT_RUN, row)]
+    if run.labels:
+        statements.append(Statement(sql.INSERT_LABELS, {"id": run.id}))
+    return [*statements, Statement(sql.RUN_TRIGGERED, key | {"coalesce": int(run.coalesce)})]
+
+
+def disposition(wanted: NewRun, stored: StoredRun) -> str:
+    if stored.id == wanted.id:
+        return "created"
+    same_key = wanted.idempotency_key is not None and stored.idempotency_key == wanted.idempotency_key
+    return "idempotent" if same_key else "coalesced"
+
+
 def checkpoint_statements(claim: Claim, checkpoint: Checkpoint) -> tuple[Statement, Statement]:
-    completed = checkpoint.error is None
     step: dict[str, Value] = {
         "name": checkpoint.name,
         "step_index": checkpoint.step_index,
-        "status": "completed" if completed else "failed",
+        "status": checkpoint.status,
         "output": checkpoint.output,
         "error": checkpoint.error,
+        "attempt": checkpoint.attempt,
+        "wake_at": checkpoint.wake_at,
+        "signal": checkpoint.signal,
+        "child_id": checkpoint.child_id,
         "started_at": checkpoint.started_at,
-        "now": checkpoint.now,
+        "completed_at": None if checkpoint.status == "waiting" else checkpoint.now,
     }
     run: dict[str, Value] = {
         "step_index": checkpoint.step_index,
-        "completed": int(completed),
+        "completed": int(checkpoint.status == "completed"),
         "progress": checkpoint.progress,
         "now": checkpoint.now,
     }
-    return Statement(sql.PUT_STEP, _fence(claim) | step), Statement(sql.ADVANCE_RUN, _fence(claim) | run)
+    return Statement(sql.PUT_STEP, fence(claim) | step), Statement(sql.ADVANCE_RUN, fence(claim) | run)
 
 
-def stored_run(row: Row) -> StoredRun:
-    columns = dict(zip(row.keys(), row, strict=True))
-    columns["status"] = RunStatus(columns["status"])
-    return StoredRun(**columns)
-
-
-def stored_step(row: Row) -> StoredStep:
-    return StoredStep(**dict(zip(row.keys(), row, strict=True)))
-
-
-def _fence(claim: Claim) -> dict[str, Value]:
+def fence(claim: Claim) -> dict[str, Value]:
     return {"run_id": claim.run_id, "generation": claim.generation}
 
 
-def _json_list(values: Collection[str]) -> str:
-    return json.dumps(list(values), ensure_ascii=False)
+def completed(checkpoint: Checkpoint, output: str | bytes, now: EpochMs) -> Checkpoint:
+    """A waiting step's checkpoint, now that what it waited for has come."""
+    return replace(checkpoint, status="completed", output=output, wake_at=None, now=now)

@@ -3,22 +3,31 @@
 Its loop is woken by triggers and otherwise looks every `polling_interval` seconds: one read, no lock,
 unless there is something to do. Leases are renewed every `heartbeat_interval` seconds; a run whose
 heartbeat is older than `stale_threshold` seconds, or whose owner is known to be dead, becomes pending.
+
+A run that only waits is parked: its coroutine stays here and its slot is free. When it is due it is claimed
+again, by this worker unless that is gone, and goes on where it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from .chores import Chores
 from .clock import EpochMs, finishes_within, unbroken, wait_event
 from .errors import describe
-from .events import RunStale, WorkerFailed, logger
-from .execution import Execution
+from .events import RunFailed, RunStale, WorkerFailed, logger
+from .execution import Execution, Interruption
 from .jobs import Registry
 from .liveness import Liveness
-from .step import Services
-from .store import StoredRun
+from .records import RunStatus
+from .rows import StoredRun
+from .session import Services
+from .step import Children
+
+BEFORE_ALL = EpochMs(-1)
 
 ERROR_PAUSE_SECONDS = 1.0
 """How long the loop waits after an error before it looks again."""
@@ -32,6 +41,8 @@ class WorkerOptions:
     heartbeat_interval: float
     stale_threshold: float
     max_concurrent_runs: int
+    max_crashes: int
+    preserve_steps: bool
 
 
 class Worker:
@@ -42,10 +53,14 @@ class Worker:
         worker_id: str,
         services: Services,
         registry: Registry,
+        children: Children,
+        chores: Chores,
         liveness: Liveness,
         options: WorkerOptions,
     ) -> None:
         self.id = worker_id
+        self._children = children
+        self._chores = chores
         self._services = services
         self._registry = registry
         self._liveness = liveness
@@ -58,6 +73,11 @@ class Worker:
         self._work: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
         self._is_held = False
+        self._stop_beat: Callable[[], None] | None = None
+        self._by_hand = 0
+        self._keepers: set[asyncio.Task[None]] = set()
+        self.stops = 0
+        """How often it was stopped; what claims by hand ends with that."""
 
     @property
     def is_started(self) -> bool:
@@ -67,7 +87,8 @@ class Worker:
         """Begin to look for work."""
         self._wake = asyncio.Event()
         self._work = asyncio.ensure_future(self._work_loop())
-        self._heartbeats = asyncio.ensure_future(self._heartbeat_loop())
+        self._heartbeats = self._keep_beating()
+        self._beat_beside_loop()
 
     def wake(self) -> None:
         """Look for work now."""
@@ -76,11 +97,18 @@ class Worker:
     def interrupt(self, run_id: str) -> None:
         """Stop executing a run that has been ended."""
         if (execution := self._active.get(run_id)) is not None:
-            execution.interrupt(ended_elsewhere=True)
+            execution.interrupt(Interruption.ENDED_ELSEWHERE)
+
+    def poke(self, run_id: str) -> None:
+        """Something came that a run may be waiting for."""
+        if (execution := self._active.get(run_id)) is not None:
+            execution.poke()
+        self.wake()
 
     async def stop(self, timeout: float | None = None) -> None:
         """Claim nothing more and wait for the runs in flight; after `timeout` seconds hand them back."""
         self._stopping = True
+        self.stops += 1
         self.wake()
         try:
             if self._work is not None:
@@ -94,32 +122,69 @@ class Worker:
                 await asyncio.gather(self._heartbeats, return_exceptions=True)
             self._work = self._heartbeats = None
             self._stopping = False
+            await self._stop_beat_beside_loop()
         if self._is_held:
             self._is_held = False
             await self._liveness.release(self.id)
 
     async def process_one(self) -> bool:
-        """Claim one run and execute it to its outcome; false where there was none to claim."""
-        heartbeats = None if self.is_started else asyncio.ensure_future(self._heartbeat_loop())
+        """Claim one run and execute it to its outcome, or until it only waits; false if there is none to claim."""
+        heartbeats = None if self.is_started else self._keep_beating()
+        self._by_hand += 1
+        self._beat_beside_loop()
         try:
-            begun = await self._look_for_work(len(self._active) + 1)
-            await asyncio.gather(*begun)
+            begun = await self._look_for_work(self._slots_taken() + 1)
+            await asyncio.gather(*(execution.ended_or_parked() for execution in begun))
         finally:
+            self._by_hand -= 1
             if heartbeats is not None:
                 heartbeats.cancel()
                 await asyncio.gather(heartbeats, return_exceptions=True)
+            if not self._by_hand and not self.is_started:
+                await self._stop_beat_beside_loop()
         return bool(begun)
 
     # -- inside ----------------------------------------------------------------------------------------
 
+    def _beat_beside_loop(self) -> None:
+        if self._stop_beat is None:
+            services = self._services
+            self._stop_beat = services.store.beat(self.id, services.clock.now, self._options.heartbeat_interval)
+
+    async def _stop_beat_beside_loop(self) -> None:
+        stop, self._stop_beat = self._stop_beat, None
+        if stop is not None:
+            await asyncio.to_thread(stop)
+
+    def _keep_beating(self) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(self._heartbeat_loop())
+        self._keepers.add(task)
+        task.add_done_callback(self._keepers.discard)
+        return task
+
+    def _is_shutting_down(self) -> bool:
+        """Whether everything is being cancelled, as `asyncio.run` does at its end: then it was no job's doing."""
+        return not self._keepers or any(task.cancelling() for task in self._keepers)
+
+    def _slots_taken(self) -> int:
+        return sum(not execution.is_parked for execution in self._active.values())
+
     async def _finish_in_flight(self, timeout: float | None) -> None:
-        in_flight = set(self._tasks)
-        if not in_flight:
-            return
-        if timeout is not None and not await finishes_within(self._services.clock, asyncio.wait(in_flight), timeout):
-            for execution in list(self._active.values()):
-                execution.interrupt(ended_elsewhere=False)
-        await asyncio.wait(in_flight)
+        in_flight = [execution for execution in self._active.values() if not execution.is_parked]
+        ended = asyncio.gather(*(execution.ended_or_parked() for execution in in_flight), return_exceptions=True)
+        if timeout is None:
+            await ended
+        elif not await finishes_within(self._services.clock, ended, timeout):
+            for execution in in_flight:
+                execution.interrupt(Interruption.RELEASE)
+        # What is parked is parked in the store as well, and any worker may go on with it.
+        parked = [execution for execution in self._active.values() if execution.is_parked]
+        for execution in parked:
+            execution.interrupt(Interruption.ENDED_ELSEWHERE)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        if parked:
+            await self._services.store.unpark([self.id])
 
     async def _work_loop(self) -> None:
         while not self._stopping:
@@ -133,7 +198,7 @@ class Worker:
             if not self._stopping:
                 await wait_event(self._services.clock, self._wake, pause)
 
-    async def _look_for_work(self, slots: int) -> list[asyncio.Task[None]]:
+    async def _look_for_work(self, slots: int) -> list[Execution]:
         """Claim what fits into `slots` and begin it.
 
         One caller at a time: between a claim and the beginning of its runs nobody may take them for orphans.
@@ -142,41 +207,75 @@ class Worker:
             if not self._is_held:
                 await unbroken(self._liveness.hold(self.id))
                 self._is_held = True
-            return [self._begin(stored) for stored in await self._take(slots - len(self._active))]
+            return [self._begin(stored) for stored in await self._take(slots - self._slots_taken())]
 
     async def _take(self, slots: int) -> list[StoredRun]:
-        """Free the runs of the dead, then claim up to `slots`."""
+        """Free the runs of the dead, see to the schedules, then claim up to `slots`."""
         store, now = self._services.store, self._services.clock.now()
-        glance = await store.glance(list(self._active), self._registry.names, now)
-        freed = await self._reclaim(glance.owners, now) if glance.owners else False
-        if slots <= 0 or self._stopping or not (glance.claimable or freed):
+        mine = [run_id for run_id, execution in self._active.items() if not execution.is_parked]
+        overdue = EpochMs(now - int(self._options.stale_threshold * 1000))
+        names = self._registry.names
+        glance = await store.glance(self.id, mine, names, overdue=overdue, now=now)
+        changed = False
+        if glance.owners:
+            changed |= await self._reclaim(glance.owners, mine, now)
+        if glance.parkers and (dead := await self._liveness.dead(glance.parkers)):
+            changed |= bool(await store.unpark(dead))
+        if glance.schedules_due:
+            changed |= await self._chores.fire_schedules(now)
+        if slots <= 0 or self._stopping or not (glance.claimable or changed):
+            await self._chores.when_idle(now)
             return []
-        return await store.claim(self.id, self._registry.names, slots, now)
+        return await store.claim(self.id, names, slots, overdue=overdue, now=now)
 
-    async def _reclaim(self, owners: dict[str, EpochMs], now: EpochMs) -> bool:
-        # Where a death is always seen, a heartbeat that is late tells of a long plain step, not of a death.
-        cutoff = EpochMs(0 if self._liveness.sees_death else now - int(self._options.stale_threshold * 1000))
+    async def _reclaim(self, owners: dict[str, EpochMs], mine: list[str], now: EpochMs) -> bool:
         # A run that this worker owns and does not execute was dropped by an error: nobody else will free it.
         dead = owners.keys() & {self.id} | await self._liveness.dead(owners.keys() - {self.id})
-        if not dead and all(heartbeat > cutoff for heartbeat in owners.values()):
-            return False
-        freed = await self._services.store.reclaim(list(self._active), dead=dead, cutoff=cutoff, now=now)
+        store, limit = self._services.store, self._options.max_crashes
+        freed: list[StoredRun] = []
+        if dead:
+            # Not blamed on the run: a person may have closed the tab.
+            freed += await store.reclaim(mine, dead=dead, cutoff=BEFORE_ALL, is_crash=False, max_crashes=limit, now=now)
+        # Where a death is always seen, a heartbeat that is late tells of a long plain step, not of a death.
+        cutoff = EpochMs(now - int(self._options.stale_threshold * 1000))
+        if not self._liveness.sees_death and any(heartbeat <= cutoff for heartbeat in owners.values()):
+            freed += await store.reclaim(mine, dead=(), cutoff=cutoff, is_crash=True, max_crashes=limit, now=now)
         for stored in freed:
-            logger.info("run %s lost its worker and is pending again", stored.id)
-            self._services.bus.emit(
-                RunStale, run_id=stored.id, job_name=stored.job_name, labels=json.loads(stored.labels)
-            )
+            about = {"run_id": stored.id, "job_name": stored.job_name, "labels": json.loads(stored.labels)}
+            if stored.status is RunStatus.FAILED:
+                logger.warning("run %s failed: %s", stored.id, stored.error)
+                self._services.bus.emit(
+                    RunFailed, **about, error=stored.error, failed_step_name=stored.failed_step_name
+                )
+            else:
+                logger.info("run %s lost its worker and is pending again", stored.id)
+                self._services.bus.emit(RunStale, **about)
         return bool(freed)
 
-    def _begin(self, stored: StoredRun) -> asyncio.Task[None]:
+    def _begin(self, stored: StoredRun) -> Execution:
+        parked = self._active.get(stored.id)
+        if parked is not None and parked.is_parked and parked.claim.generation == stored.generation - 1:
+            parked.resume(stored)
+            return parked
+        if parked is not None:
+            # Somebody else had the run in between: what is here is of the past.
+            parked.interrupt(Interruption.ENDED_ELSEWHERE)
         definition = self._registry.get(stored.job_name)
         assert definition is not None, "only jobs in the registry are claimed, and none ever leaves it"
-        execution = Execution(self._services, definition, stored, self.id)
+        execution = Execution(
+            self._services,
+            self._children,
+            definition,
+            stored,
+            worker_id=self.id,
+            keep_steps=self._options.preserve_steps,
+            is_shutting_down=self._is_shutting_down,
+        )
         self._active[stored.id] = execution
         task = execution.start()
         self._tasks.add(task)
         task.add_done_callback(lambda ended: self._ended(execution, ended))
-        return task
+        return execution
 
     def _ended(self, execution: Execution, task: asyncio.Task[None]) -> None:
         run_id = execution.claim.run_id
@@ -191,18 +290,24 @@ class Worker:
     async def _heartbeat_loop(self) -> None:
         while True:
             await self._services.clock.sleep(self._options.heartbeat_interval)
-            claims = [execution.claim for execution in self._active.values()]
-            if not claims:
-                continue
             try:
-                lost = await self._services.store.heartbeat(claims, self._services.clock.now())
+                await self._beat()
             except Exception as error:  # noqa: BLE001 - as in the work loop
                 self._report(error, "renewing leases")
-                continue
-            for claim in lost:
-                execution = self._active.get(claim.run_id)
-                if execution is not None and execution.claim == claim:
-                    execution.interrupt(ended_elsewhere=True)
+
+    async def _beat(self) -> None:
+        """Renew the leases of what is at work, and let go of what is no longer ours."""
+        store = self._services.store
+        at_work = [execution.claim for execution in self._active.values() if not execution.is_parked]
+        parked = [execution.claim for execution in self._active.values() if execution.is_parked]
+        lost = set(await store.heartbeat(at_work, self._services.clock.now())) if at_work else set()
+        if parked:
+            lost |= set(parked) - await store.still_parked(self.id, parked)
+        for claim in lost:
+            execution = self._active.get(claim.run_id)
+            # It may have been parked, resumed or ended while the store was asked.
+            if execution is not None and execution.claim == claim and execution.is_parked == (claim in parked):
+                execution.interrupt(Interruption.ENDED_ELSEWHERE)
 
     def _report(self, error: BaseException, context: str) -> None:
         logger.error("worker %s failed %s", self.id, context, exc_info=error)

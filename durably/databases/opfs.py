@@ -12,7 +12,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from pyodide.ffi import JsException, to_js  # noqa: TID251 - this module's purpo
 from ..clock import unbroken
 from ..database import OpenTransaction, Params, Result, Row, Statement, Value
 from ..errors import StorageError, StorageFullError
+from ..records import StorageInfo
 
 LONG_TEXT = 10_000
 """Characters; text beyond it crosses the border as bytes."""
@@ -66,11 +67,38 @@ class OpfsDatabase:
                 await self._rollback()
                 raise
 
+    def beat(self, statement: Callable[[], Statement], seconds: float) -> None:
+        """There are no threads here; that a worker lives is told by its lock."""
+        return
+
     async def close(self) -> None:
         async with self._turn:
             connection, self._connection = self._connection, None
             if connection is not None:
                 await connection.close()
+
+    async def dump(self) -> bytes:
+        async with self._turn:
+            connection = await self._opened()
+            image: bytes = (await self._asked(connection.dump)).to_bytes()
+            return image
+
+    async def staged(self, image: bytes) -> OpfsDatabase:
+        async with self._turn:
+            connection = await self._opened()
+            staged = OpfsDatabase(":memory:")
+            staged._connection = await self._asked(connection.stage, to_js(image))
+            return staged
+
+    async def load(self, image: bytes, *, unless: Statement) -> bool:
+        async with self._turn:
+            connection = await self._opened()
+            return bool(await self._asked(connection.load, to_js(image), unless.sql))
+
+    async def info(self) -> StorageInfo:
+        async with self._turn:
+            connection = await self._opened()
+            return StorageInfo(**json.loads(await self._asked(connection.describe)))
 
     async def _run_in_transaction(self, statement: Statement) -> Result:
         await self._give_loop_a_turn()
@@ -79,23 +107,29 @@ class OpfsDatabase:
 
     async def _send(self, mode: str, statements: Sequence[Statement]) -> list[Result]:
         """One request to the bridge; the caller holds the turn."""
-        if self._connection is None:
-            self._connection = await unbroken(self._open())
+        connection = await self._opened()
         blobs: list[bytes] = []
         text = json.dumps([mode, [[one.sql, _wire_params(one.params, blobs)] for one in statements]])
         request = text if len(text) <= LONG_TEXT else to_js(text.encode("ascii"))
-        reply = self._connection.execute(request, *map(to_js, blobs))
+        reply = connection.execute(request, *map(to_js, blobs))
         # Pyodide hands a promise over as a future.
         if asyncio.isfuture(reply):
             reply = await unbroken(reply)
         return await self._results(reply)
 
-    async def _open(self) -> Any:
-        # The page's worker, or the loader in the wheel, has put the bridge there under this name.
-        import durably_bridge  # type: ignore[import-not-found]  # made of JavaScript when the worker starts
+    async def _opened(self) -> Any:
+        if self._connection is None:
+            # The page's worker, or the loader in the wheel, has put the bridge there under this name.
+            import durably_bridge  # type: ignore[import-not-found]  # made of JavaScript when the worker starts
 
+            self._connection = await self._asked(durably_bridge.openDatabase, self._name, self._durability)
+        return self._connection
+
+    async def _asked(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of the bridge that throws, and await its answer where that is a promise."""
         try:
-            return await durably_bridge.openDatabase(self._name, self._durability)
+            answer = function(*arguments)
+            return await unbroken(answer) if asyncio.isfuture(answer) else answer
         except JsException as error:
             code = getattr(error, "code", None)
             message = str(getattr(error, "message", error))

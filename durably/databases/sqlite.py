@@ -8,20 +8,29 @@ start (up to `BUSY_TIMEOUT_SECONDS`) and never in its middle. Needs SQLite 3.37 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import TypeVar
 
 from ..clock import unbroken
 from ..database import OpenTransaction, Result, Row, Statement
 from ..errors import StorageError, StorageFullError
+from ..events import logger
+from ..records import StorageInfo
 
 BUSY_TIMEOUT_SECONDS = 10.0
 OLDEST_SQLITE = (3, 37, 0)
 
 T = TypeVar("T")
+
+
+class _UnlessFoundError(Exception):
+    """Ends a replacement that has only begun."""
 
 
 class SQLiteDatabase:
@@ -56,6 +65,36 @@ class SQLiteDatabase:
             tx.end()
             await self._on_thread(self._commit)
 
+    def beat(self, statement: Callable[[], Statement], seconds: float) -> Callable[[], None] | None:
+        if self._name == ":memory:":
+            return None
+        stopping = threading.Event()
+        thread = threading.Thread(
+            target=self._beat, args=(statement, seconds, stopping), name="durably-heartbeat", daemon=True
+        )
+        thread.start()
+
+        def stop() -> None:
+            stopping.set()
+            thread.join()
+
+        return stop
+
+    def _beat(self, statement: Callable[[], Statement], seconds: float, stopping: threading.Event) -> None:
+        # A connection of its own: the other one may be in the middle of a transaction.
+        connection: sqlite3.Connection | None = None
+        while not stopping.wait(seconds):
+            try:
+                if connection is None:
+                    connection = sqlite3.connect(self._name, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+                due = statement()
+                connection.execute(due.sql, due.params)
+            except sqlite3.Error as error:
+                # The lease may run out, and then the run goes to somebody else; nothing is lost.
+                logger.warning("a heartbeat to %s failed: %s", self._name, error)
+        if connection is not None:
+            connection.close()
+
     async def close(self) -> None:
         async with self._turn:
             if self._name == ":memory:" or self._thread is None:
@@ -63,6 +102,23 @@ class SQLiteDatabase:
             await self._on_thread(self._close)
             self._thread.shutdown()
             self._thread = None
+
+    async def dump(self) -> bytes:
+        async with self._turn:
+            return await self._on_thread(self._dump)
+
+    async def staged(self, image: bytes) -> SQLiteDatabase:
+        staged = SQLiteDatabase(":memory:")
+        staged._connection = await self._on_thread(lambda: _holding(image))
+        return staged
+
+    async def load(self, image: bytes, *, unless: Statement) -> bool:
+        async with self._turn:
+            return await self._on_thread(lambda: self._load(image, unless))
+
+    async def info(self) -> StorageInfo:
+        async with self._turn:
+            return await self._on_thread(self._info)
 
     async def _run_in_transaction(self, statement: Statement) -> Result:
         return await self._on_thread(lambda: self._run(statement))
@@ -140,6 +196,53 @@ class SQLiteDatabase:
         if self._opened().in_transaction:
             self._run(Statement("ROLLBACK"))
 
+    def _dump(self) -> bytes:
+        connection = self._opened()
+        # SQLite cannot serialize what has no page yet.
+        return connection.serialize() if _size(connection) else b""
+
+    def _load(self, image: bytes, unless: Statement) -> bool:
+        live = self._opened()
+        if live.execute(unless.sql).fetchone():
+            return False
+        with closing(_holding(image)) as staged:
+            if self._name == ":memory:":
+                # No other connection can have written since.
+                staged.backup(live)
+                return True
+            # Only in this mode can what is there be read while the lock for the replacement is held.
+            live.execute("PRAGMA journal_mode=WAL")
+            return self._load_page_by_page(staged, live, unless)
+
+    def _load_page_by_page(self, staged: sqlite3.Connection, live: sqlite3.Connection, unless: Statement) -> bool:
+        with closing(sqlite3.connect(self._name, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)) as reader:
+
+            def look_again(status: int, remaining: int, total: int) -> None:
+                if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise sqlite3.OperationalError("it is kept locked by someone else")
+                # The first page is written and not committed: from here on nobody else can write.
+                if remaining == total - 1 and reader.execute(unless.sql).fetchone():
+                    raise _UnlessFoundError
+
+            try:
+                staged.backup(live, pages=1, progress=look_again)
+            except _UnlessFoundError:
+                return False
+        return True
+
+    def _info(self) -> StorageInfo:
+        in_memory = self._name == ":memory:"
+        files = [Path(self._name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+        size = _size(self._opened())
+        return StorageInfo(
+            kind="memory" if in_memory else "file",
+            vfs="memory" if in_memory else "win32" if os.name == "nt" else "unix",
+            bytes_used=size if in_memory else sum(file.stat().st_size for file in files if file.exists()),
+            quota=None,
+            persisted=None,
+            sqlite_version=sqlite3.sqlite_version,
+        )
+
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -148,3 +251,17 @@ class SQLiteDatabase:
     def __del__(self) -> None:
         if self._connection is not None:
             self._connection.close()
+
+
+def _holding(image: bytes) -> sqlite3.Connection:
+    """A database in memory that begins as this image."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    if image:
+        connection.deserialize(image)
+    return connection
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    [pages] = connection.execute("PRAGMA page_count").fetchone()
+    [page_size] = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages * page_size)

@@ -1,9 +1,4 @@
-"""For the tests of your jobs: a clock that only moves when told.
-
-    clock = ManualClock()
-    durably = create_durably(":memory:", jobs=[...], clock=clock)
-    ...
-    await clock.advance(3600)       # an hour goes by, in no time
+"""A clock that only moves when told.
 
 (The idea of a clock that tests own is trio's.)
 """
@@ -15,9 +10,7 @@ import heapq
 import itertools
 from datetime import UTC, datetime, timedelta
 
-from .clock import EpochMs, from_datetime, to_seconds
-
-__all__ = ["ManualClock"]
+from ..clock import EpochMs, from_datetime, to_seconds
 
 _SETTLING_TURNS = 20
 """Turns of the event loop that whoever was woken gets before time moves on."""

@@ -1,0 +1,378 @@
+"""What a program does with runs once they are triggered: look, wait, follow, cancel, retry, delete, signal, schedule.
+
+`Runs` is the half of `Durably` that needs no worker but its ear; `engine` adds jobs and life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from . import codec
+from .clock import EpochMs, finishes_within, from_datetime, to_seconds
+from .errors import ConflictError, NotFoundError, RunCancelledError, RunFailedError, ValidationError
+from .events import (
+    ErrorHandler,
+    Event,
+    Listener,
+    LogWritten,
+    RunCoalesced,
+    RunDeleted,
+    RunProgressed,
+    RunRetried,
+    RunTriggered,
+)
+from .events import RunCancelled as RunCancelledEvent
+from .handles import JobHandle, Trigger, TriggerRules
+from .jobs import JobDefinition, Registry
+from .ledger import StoredSchedule
+from .records import Log, Run, RunStatus, Schedule, Step
+from .rows import NewRun, StoredRun
+from .schedules import checked_cron, checked_every
+from .session import Services
+from .subscription import follow
+from .views import log_view, schedule_view, step_view
+from .worker import Worker
+
+Job = JobDefinition[Any, Any] | JobHandle[Any, Any] | str
+
+
+class Runs:
+    """The runs of one instance."""
+
+    _services: Services
+    _registry: Registry
+    _rules: TriggerRules
+    _worker: Worker
+    _polling_interval: float
+
+    # -- looking ---------------------------------------------------------------------------------------
+
+    async def get_run(self, run_id: str) -> Run[Any] | None:
+        """The run, as it is now; `None` if there is none with this id."""
+        stored = await self._services.store.find_run(run_id)
+        return None if stored is None else self._registry.typed(stored)
+
+    async def get_runs(
+        self,
+        *,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+        job_name: str | Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Run[Any]]:
+        """Runs, newest first. `status` and `job_name` are one or several; `labels` must all match.
+
+        Raises `ValidationError` for a status that does not exist or a negative `limit` or `offset`.
+        """
+        try:
+            statuses = None if status is None else [RunStatus(one).value for one in _several(status)]
+        except ValueError:
+            known = ", ".join(RunStatus)
+            raise ValidationError(f"no such status in {status!r}; there are {known}") from None
+        if offset < 0 or (limit is not None and limit < 0):
+            raise ValidationError(f"limit and offset must not be negative, got {limit} and {offset}")
+        found = await self._services.store.list_runs(
+            statuses=statuses,
+            job_names=None if job_name is None else _several(job_name),
+            labels=dict(labels or {}),
+            limit=limit,
+            offset=offset,
+        )
+        return [self._registry.typed(stored) for stored in found]
+
+    async def get_steps(self, run_id: str) -> list[Step]:
+        """The steps of a run that have begun to wait or have ended, in the order in which they began."""
+        await self._require(run_id)
+        return [step_view(stored) for stored in await self._services.store.steps_of(run_id)]
+
+    async def get_logs(self, run_id: str) -> list[Log]:
+        """The lines that a run has logged, in order, where log persistence is in use."""
+        await self._require(run_id)
+        await self._services.bus.drain()
+        return [log_view(line) for line in await self._services.ledger.logs_of(run_id)]
+
+    async def wait_for_run(
+        self,
+        run_id: str,
+        *,
+        timeout: float | timedelta | None = None,
+        on_progress: Callable[[Any], Any] | None = None,
+        on_log: Callable[[Any], Any] | None = None,
+    ) -> Run[Any]:
+        """Wait until the run has completed, and return it.
+
+        `on_progress(progress)` and `on_log(event)`, plain or async, are called on the way. Raises `RunFailedError`,
+        `RunCancelledError`, `NotFoundError`, and `TimeoutError` after `timeout` seconds (the run goes on).
+        """
+        ending: asyncio.Future[Run[Any]] = asyncio.ensure_future(self._ended(run_id, on_progress, on_log))
+        if timeout is not None and not await finishes_within(self._services.clock, ending, to_seconds(timeout)):
+            raise TimeoutError(f"run {run_id} has not ended after {to_seconds(timeout)} s; it goes on")
+        run = await ending
+        if run.status is RunStatus.FAILED:
+            raise RunFailedError(run)
+        if run.status is RunStatus.CANCELLED:
+            raise RunCancelledError(run)
+        return run
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    def on(self, event_type: str, listener: Listener) -> Callable[[], None]:
+        """Call `listener(event)`, plain or async, for each event of the type, or of any with `"*"`.
+
+        Returns the way to stop it. Raises `ValueError` for a type that does not exist.
+        """
+        return self._services.bus.on(event_type, listener)
+
+    def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
+        """Call `handler(error, event)` with what a listener raised."""
+        return self._services.bus.on_error(handler)
+
+    def subscribe(self, run_id: str) -> AsyncIterator[Event]:
+        """The events of one run: its present state, then live, up to its end. Raises `NotFoundError`."""
+        return follow(
+            run_id,
+            bus=self._services.bus,
+            clock=self._services.clock,
+            find_run=self.get_run,
+            polling_interval=self._polling_interval,
+        )
+
+    # -- changing --------------------------------------------------------------------------------------
+
+    async def cancel(self, run_id: str) -> Run[Any]:
+        """Cancel a pending or running run: its step is cancelled at its next `await`.
+
+        Its children that are still active are cancelled with it, those that were started detached aside.
+        Raises `NotFoundError`, or `ConflictError` if it has ended.
+        """
+        cancelled = await self._services.ledger.cancel(run_id, self._now())
+        if not cancelled:
+            raise await self._refused(run_id, "cancelled")
+        for stored in cancelled:
+            self._worker.interrupt(stored.id)  # which tells the ends of its steps, before the run's is told
+            self._emit(RunCancelledEvent, stored)
+        self._worker.wake()
+        return self._registry.typed(next(stored for stored in cancelled if stored.id == run_id))
+
+    async def retry(self, run_id: str) -> Run[Any]:
+        """Make a failed or cancelled run pending again; completed steps are kept and not run again.
+
+        Attempts and crashes are counted anew. Raises `NotFoundError`, or `ConflictError` if it is neither.
+        """
+        stored = await self._services.ledger.retry(run_id, self._now())
+        if stored is None:
+            raise await self._refused(run_id, "retried")
+        self._emit(RunRetried, stored)
+        self._worker.wake()
+        return self._registry.typed(stored)
+
+    async def retrigger(self, run_id: str) -> Run[Any]:
+        """A fresh run of the same job with the same payload and labels, for a terminal run.
+
+        Raises `NotFoundError`, or `ConflictError` if the run has not ended.
+        """
+        stored = await self._require_ended(run_id, "retriggered")
+        [(fresh, _)] = await self._services.store.enqueue([self._copy_of(stored)], self._now())
+        return self._announced(fresh)
+
+    async def fork(self, run_id: str, from_step: str) -> Run[Any]:
+        """A fresh run that begins with copies of the steps which completed before `from_step`.
+
+        Raises `NotFoundError` for a run or step that does not exist, `ConflictError` if the run has not ended.
+        """
+        stored = await self._require_ended(run_id, "forked")
+        names = [step.name for step in await self._services.store.steps_of(run_id)]
+        if from_step not in names:
+            raise NotFoundError(f"run {run_id} has no step '{from_step}'; it has {', '.join(names) or 'none'}")
+        return self._announced(await self._services.ledger.fork(run_id, from_step, self._copy_of(stored), self._now()))
+
+    async def delete_run(self, run_id: str) -> None:
+        """Delete a terminal run with its steps, logs and signals.
+
+        Raises `NotFoundError`, or `ConflictError` if it has not ended.
+        """
+        deleted = await self._services.ledger.delete_run(run_id)
+        if deleted is None:
+            raise await self._refused(run_id, "deleted")
+        self._emit(RunDeleted, deleted)
+
+    async def purge_runs(self, older_than: datetime, limit: int = 500) -> int:
+        """Delete terminal runs that ended before `older_than` (aware), oldest first; how many were deleted."""
+        try:
+            moment = from_datetime(older_than)
+        except (ValueError, AttributeError) as error:
+            raise ValidationError(f"older_than: {error}") from error
+        if limit < 1:
+            raise ValidationError(f"limit must be at least 1, got {limit}")
+        deleted = await self._services.ledger.purge_runs(moment, limit)
+        for stored in deleted:
+            self._emit(RunDeleted, stored)
+        return len(deleted)
+
+    async def signal(self, run_id: str, name: str, payload: Any = None) -> None:
+        """Send a signal to an active run; it is kept until a step waits for it.
+
+        `payload` is what a step may return. Raises `NotFoundError`, `ConflictError` if the run has ended,
+        `ValidationError` for a payload that cannot be kept.
+        """
+        try:
+            stored = codec.encode(payload)
+            codec.decode(stored)
+        except codec.CodecError as error:
+            raise ValidationError(f"the payload of signal '{name}' cannot be kept: {error}") from error
+        if not await self._services.ledger.send_signal(run_id, name, stored, self._now()):
+            raise await self._refused(run_id, "signalled")
+        self._worker.poke(run_id)
+
+    # -- schedules -------------------------------------------------------------------------------------
+
+    async def schedule(
+        self,
+        job: Job,
+        payload: Any,
+        *,
+        every: float | timedelta | None = None,
+        cron: str | None = None,
+        key: str,
+        catch_up: str = "one",
+        timezone: str = "UTC",
+    ) -> Schedule:
+        """Trigger a job by the clock: `every` so many seconds, or as a `cron` line says in `timezone`.
+
+        The first tick is one interval away, or the next cron time. A known `key` is replaced. `catch_up` says
+        what becomes of ticks that passed while nobody was there: `"one"` run for all, `"all"` of them, or none
+        (`"skip"`). Raises `ValidationError`, `NotFoundError` for a job that is not registered.
+        """
+        definition = self._definition(job)
+        if (every is None) == (cron is None):
+            raise ValidationError("give every or cron, one of them")
+        if catch_up not in ("one", "all", "skip"):
+            raise ValidationError(f"catch_up must be 'one', 'all' or 'skip', got {catch_up!r}")
+        if not isinstance(key, str) or not key:
+            raise ValidationError(f"a schedule needs a key, a non-empty text; got {key!r}")
+        now = self._now()
+        every_ms = None if every is None else checked_every(every)
+        first = EpochMs(now + every_ms) if every_ms is not None else checked_cron(str(cron), timezone, now)
+        schedule = StoredSchedule(
+            key=key,
+            job_name=definition.name,
+            payload=definition.dump_payload(payload),
+            every_ms=every_ms,
+            cron=cron,
+            timezone=timezone,
+            catch_up=catch_up,
+            next_at=first,
+            created_at=now,
+        )
+        await self._services.ledger.put_schedule(schedule)
+        return schedule_view(schedule)
+
+    async def unschedule(self, key: str) -> None:
+        """End a schedule. Raises `NotFoundError` if there is none with this key."""
+        if not await self._services.ledger.delete_schedule(key):
+            raise NotFoundError(f"there is no schedule '{key}'")
+
+    async def get_schedules(self) -> list[Schedule]:
+        """All schedules, by key."""
+        return [schedule_view(stored) for stored in await self._services.ledger.schedules()]
+
+    # -- for handles -----------------------------------------------------------------------------------
+
+    async def trigger_all(self, definition: JobDefinition[Any, Any], triggers: Sequence[Trigger]) -> list[Run[Any]]:
+        """Validate all, then store all in one transaction: what `JobHandle.trigger` and its kin call."""
+        now = self._now()
+        wanted = [trigger.new_run(definition, self._services.ids.new(), now, self._rules) for trigger in triggers]
+        if not wanted:
+            return []
+        runs = []
+        for new_run, (stored, what) in zip(wanted, await self._services.store.enqueue(wanted, now), strict=True):
+            run = replace(self._registry.typed(stored), disposition=what)
+            runs.append(run)
+            if what == "created":
+                self._emit(RunTriggered, stored, payload=run.payload)
+            elif what == "coalesced":
+                skipped = definition.load_payload(new_run.payload)
+                self._emit(RunCoalesced, stored, skipped_payload=skipped, skipped_labels=new_run.labels)
+        self._worker.wake()
+        return runs
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _now(self) -> EpochMs:
+        return self._services.clock.now()
+
+    def _emit(self, kind: type[Event], stored: StoredRun, **facts: Any) -> None:
+        about: dict[str, Any] = {"run_id": stored.id, "job_name": stored.job_name}
+        self._services.bus.emit(kind, **about, labels=json.loads(stored.labels), **facts)
+
+    def _definition(self, job: Job) -> JobDefinition[Any, Any]:
+        name = job if isinstance(job, str) else job.name
+        definition = self._registry.get(name)
+        if definition is None:
+            known = ", ".join(sorted(self._registry.names)) or "none"
+            raise NotFoundError(f"no job named '{name}' is registered; registered: {known}")
+        return definition
+
+    def _copy_of(self, stored: StoredRun) -> NewRun:
+        return NewRun(
+            id=self._services.ids.new(),
+            job_name=stored.job_name,
+            payload=stored.payload,
+            labels=json.loads(stored.labels),
+            concurrency_key=stored.concurrency_key,
+            priority=stored.priority,
+            run_at=self._now(),
+        )
+
+    def _announced(self, stored: StoredRun) -> Run[Any]:
+        run = replace(self._registry.typed(stored), disposition="created")
+        self._emit(RunTriggered, stored, payload=run.payload)
+        self._worker.wake()
+        return run
+
+    async def _ended(
+        self, run_id: str, on_progress: Callable[[Any], Any] | None, on_log: Callable[[Any], Any] | None
+    ) -> Run[Any]:
+        """The run once it has ended; a retry may have begun it again before it could be read."""
+        while True:
+            async for event in self.subscribe(run_id):
+                if on_progress is not None and isinstance(event, RunProgressed):
+                    await _called(on_progress, event.progress)
+                if on_log is not None and isinstance(event, LogWritten):
+                    await _called(on_log, event)
+            run = self._registry.typed(await self._require(run_id))
+            if run.is_terminal:
+                return run
+
+    async def _require(self, run_id: str) -> StoredRun:
+        stored = await self._services.store.find_run(run_id)
+        if stored is None:
+            raise NotFoundError(f"there is no run {run_id}")
+        return stored
+
+    async def _require_ended(self, run_id: str, what: str) -> StoredRun:
+        stored = await self._require(run_id)
+        if not stored.status.is_terminal:
+            raise ConflictError(f"run {run_id} is {stored.status} and cannot be {what}")
+        return stored
+
+    async def _refused(self, run_id: str, what: str) -> Exception:
+        stored = await self._require(run_id)
+        return ConflictError(f"run {run_id} is {stored.status} and cannot be {what}")
+
+
+async def _called(listener: Callable[[Any], Any], value: Any) -> None:
+    outcome = listener(value)
+    if inspect.isawaitable(outcome):
+        await outcome
+
+
+def _several(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)

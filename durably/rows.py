@@ -1,0 +1,136 @@
+"""The rows of the store as Python sees them: JSON as text, instants as `EpochMs`, nothing typed by a user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from .clock import EpochMs
+from .database import Row
+from .records import RunStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """A row of `durably_runs`."""
+
+    id: str
+    job_name: str
+    status: RunStatus
+    payload: str
+    output: str | None
+    error: str | None
+    failed_step_name: str | None
+    progress: str | None
+    labels: str
+    idempotency_key: str | None
+    concurrency_key: str | None
+    priority: int
+    current_step_index: int
+    completed_step_count: int
+    waiting_for: str | None
+    generation: int
+    worker_id: str | None
+    heartbeat_at: EpochMs | None
+    claimed_at: EpochMs | None
+    active_ms: int
+    """How long the run has been at work, waiting not counted, up to its present claim."""
+    crash_count: int
+    """Deaths of its workers since its last checkpoint."""
+    suspect_step: str | None
+    parent_id: str | None
+    is_detached: int
+    run_at: EpochMs
+    created_at: EpochMs
+    updated_at: EpochMs
+    started_at: EpochMs | None
+    completed_at: EpochMs | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredStep:
+    """A row of `durably_steps`."""
+
+    run_id: str
+    name: str
+    step_index: int
+    status: str
+    output: str | bytes | None
+    error: str | None
+    attempt: int
+    wake_at: EpochMs | None
+    signal: str | None
+    child_id: str | None
+    started_at: EpochMs
+    completed_at: EpochMs | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """What a trigger stores. `payload` is JSON text."""
+
+    id: str
+    job_name: str
+    payload: str
+    labels: dict[str, str]
+    idempotency_key: str | None = None
+    concurrency_key: str | None = None
+    coalesce: bool = False
+    priority: int = 0
+    run_at: EpochMs
+    parent_id: str | None = None
+    is_detached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right of one execution to write for its run."""
+
+    run_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What is written of a step: its result, its failure, or what it waits for."""
+
+    name: str
+    step_index: int
+    status: str
+    output: str | bytes | None = None
+    error: str | None = None
+    attempt: int = 1
+    wake_at: EpochMs | None = None
+    signal: str | None = None
+    child_id: str | None = None
+    progress: str | None = None
+    """The run's progress as JSON text where it is newer than the stored one, else `None`."""
+    started_at: EpochMs
+    now: EpochMs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What a worker sees before it takes the write lock."""
+
+    claimable: bool
+    owners: dict[str, EpochMs]
+    """The workers that own the other running runs, with the oldest heartbeat of each."""
+    parkers: set[str]
+    """Other workers in which runs are parked that are due."""
+    schedules_due: bool
+
+
+def stored_run(row: Row) -> StoredRun:
+    columns = dict(zip(row.keys(), row, strict=True))
+    columns["status"] = RunStatus(columns["status"])
+    return StoredRun(**columns)
+
+
+def stored_step(row: Row) -> StoredStep:
+    return StoredStep(**dict(zip(row.keys(), row, strict=True)))
+
+
+def json_list(values: Collection[str]) -> str:
+    return json.dumps(list(values), ensure_ascii=False)

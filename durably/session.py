@@ -1,0 +1,365 @@
+"""A session: one execution's hold on its run, from the claim to the outcome.
+
+It hands out step names, writes checkpoints under its claim, tells events, and knows when the run only
+waits. Then it *parks*: the slot goes back to the worker and the claim ends, while the job's coroutine
+stays where it is. The worker claims the run again when it is due and `resume`s the session under the new
+claim; in between the *gate* is shut, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from . import codec
+from .clock import Clock, EpochMs
+from .errors import (
+    DuplicateStepError,
+    DurablyError,
+    LeaseLostError,
+    StepOutputError,
+    StorageError,
+    StoreFailedError,
+    leaves,
+)
+from .events import Event, EventBus, RunProgressed, StepCancelled, logger
+from .ids import Ids
+from .ledger import Ledger
+from .records import Progress
+from .rows import Checkpoint, Claim, StoredRun, StoredStep
+from .store import Store
+
+PROGRESS_FLUSH_SECONDS = 0.1
+"""Progress reaches the store with the next checkpoint, or this long after it was said."""
+
+QUIET_TURNS = 3
+"""Turns of the event loop without a step at work before a run that waits is parked: between two steps of one
+branch there are a few."""
+
+PARK_AGAIN_SECONDS = 0.1
+"""After this long a run that could not be parked is tried to be parked again."""
+
+NEVER = EpochMs(253_402_300_799_000)
+"""The wake-up time of a run that only waits for something to come: the end of the year 9999."""
+
+T = TypeVar("T")
+
+transaction_of: ContextVar[str | None] = ContextVar("durably_transaction_of", default=None)
+"""The run in whose transaction the present task is; tasks that it starts inherit it."""
+
+
+async def ours(work: Awaitable[T]) -> T:
+    """Do durably's own work on the store: if it fails, that is not the job's failure (`StoreFailedError`)."""
+    try:
+        return await work
+    except StorageError as error:
+        raise StoreFailedError(error) from error
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None, "a job runs in a task"
+    return task
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What an execution works with."""
+
+    store: Store
+    ledger: Ledger
+    bus: EventBus
+    clock: Clock
+    ids: Ids
+    wake: Callable[[], None]
+    """Tells the worker to look for work."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One durable wait of a session: what it is for, and the moment by which it looks again."""
+
+    name: str
+    description: str
+    wake_at: EpochMs
+    poke: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[Any] = field(default_factory=_this_task)
+
+
+class Session:
+    """The state of one execution of one run."""
+
+    def __init__(self, services: Services, run: StoredRun, steps: Sequence[StoredStep]) -> None:
+        self.run = run
+        self.claim = Claim(run_id=run.id, generation=run.generation)
+        self.services = services
+        self.lost = False
+        """Set when the run has gone to another worker or has ended; the next step raises `LeaseLostError`."""
+        self.parked = asyncio.Event()
+        """Set while the claim is given back."""
+        self.running: dict[str, asyncio.Task[Any]] = {}
+        """The steps at work."""
+        self.is_released = False
+        """Set when the worker stops and the run goes back to pending: nothing of it was cancelled for good."""
+        self.failures: list[tuple[BaseException, str]] = []
+        """What steps raised, and their names."""
+        self._stored = {step.name: step for step in steps}
+        self._indexes: dict[str, int] = {}
+        self._told_cancelled: set[str] = set()
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._working = 0
+        self._wanting = 0
+        self._waits: list[Waiting] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._unsaved_progress: str | None = None
+        self._flushing = False
+        self._is_suspect = run.crash_count > 0
+        self._facts = {"run_id": run.id, "job_name": run.job_name, "labels": json.loads(run.labels)}
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    # -- steps -----------------------------------------------------------------------------------------
+
+    def enter(self, name: str) -> int:
+        """Take a step's name for this execution; its index."""
+        if transaction_of.get() == self.run.id:
+            raise DurablyError(
+                f"step '{name}' was called inside a transaction; there only tx is for use, so end the transaction first"
+            )
+        if not isinstance(name, str) or not name:
+            raise DurablyError(f"a step needs a name, a non-empty text; got {name!r}")
+        if self.lost:
+            raise LeaseLostError(self.run.id)
+        if name in self._indexes:
+            raise DuplicateStepError(name)
+        return self._indexes.setdefault(name, len(self._indexes))
+
+    def stored(self, name: str) -> StoredStep | None:
+        """What earlier executions have stored of a step."""
+        return self._stored.get(name)
+
+    @asynccontextmanager
+    async def at_work(self, name: str) -> AsyncIterator[None]:
+        """Around a step: it needs the claim, and is known to be running."""
+        async with self.holding():
+            self.running[name] = _this_task()
+            try:
+                if self._is_suspect:
+                    self.require(await ours(self.services.store.suspect_step(self.claim, name)))
+                yield
+            finally:
+                self.running.pop(name, None)
+
+    @asynccontextmanager
+    async def holding(self) -> AsyncIterator[None]:
+        """Around what needs the claim: waits for it if the run is parked, and keeps it meanwhile."""
+        await self._claimed()
+        async with self.busy():
+            yield
+
+    @asynccontextmanager
+    async def busy(self) -> AsyncIterator[None]:
+        """Around what needs the claim and has it: the run is not parked meanwhile."""
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+            self._park_when_quiet()
+
+    @asynccontextmanager
+    async def waiting(self, waiting: Waiting) -> AsyncIterator[None]:
+        """Around a durable wait, in which the run may be parked."""
+        self._waits.append(waiting)
+        self._park_when_quiet()
+        try:
+            yield
+        finally:
+            self._waits.remove(waiting)
+
+    async def gate(self) -> None:
+        """Return when the run is claimed, without asking for it: what is waited for has not come."""
+        while not self._gate.is_set():
+            await self._gate.wait()
+        if self.lost:
+            raise LeaseLostError(self.run.id)
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        """Store a checkpoint. Raises `LeaseLostError` if the run is no longer ours."""
+        self.require(await ours(self.services.store.put_step(self.claim, checkpoint)))
+
+    def require(self, written: bool) -> None:
+        """Raise `LeaseLostError` unless a fenced write was made."""
+        if not written:
+            self.lost = True
+            raise LeaseLostError(self.run.id)
+
+    def kept(self, name: str, value: Any) -> tuple[Any, str | bytes]:
+        """A result as it will be read back, and its stored form: what cannot be read back is not stored."""
+        try:
+            stored = codec.encode(value)
+            return codec.decode(stored), stored
+        except codec.CodecError as error:
+            raise StepOutputError(name, error.path, error.reason) from error
+
+    def decoded(self, name: str, stored: str | bytes | None) -> Any:
+        """A step's result from its stored form."""
+        assert stored is not None, "a completed step has an output"
+        try:
+            return codec.decode(stored)
+        except codec.CodecError as error:
+            raise StepOutputError(name, error.path, error.reason) from error
+
+    # -- telling ---------------------------------------------------------------------------------------
+
+    def emit(self, kind: type[Event], **facts: Any) -> None:
+        """Tell an event of this run."""
+        self.services.bus.emit(kind, **self._facts, **facts)
+
+    def on_loop(self, action: Callable[[], None]) -> None:
+        """Plain steps run in threads; events belong to the loop."""
+        if threading.get_ident() == self._thread:
+            action()
+        else:
+            self._loop.call_soon_threadsafe(action)
+
+    def note_progress(self, progress: Progress) -> None:
+        """Tell progress now, and store it soon."""
+        self._unsaved_progress = json.dumps(asdict(progress))
+        self.emit(RunProgressed, progress=progress)
+        if not self._flushing:
+            self._flushing = True
+            self._spawn(self._flush_progress())
+
+    def take_progress(self) -> str | None:
+        """The progress that is not stored yet, for the caller to store."""
+        unsaved, self._unsaved_progress = self._unsaved_progress, None
+        return unsaved
+
+    # -- for the worker --------------------------------------------------------------------------------
+
+    def resume(self, run: StoredRun) -> None:
+        """Go on under a new claim."""
+        self.run = run
+        self.claim = Claim(run_id=run.id, generation=run.generation)
+        self._is_suspect = run.crash_count > 0
+        self.parked.clear()
+        self._gate.set()
+        self.poke()
+        self._park_when_quiet()
+
+    def poke(self) -> None:
+        """Let every wait look again whether what it waits for has come."""
+        for waiting in self._waits:
+            waiting.poke.set()
+
+    def lose(self) -> None:
+        """The run is no longer ours: whoever waits, for the gate or for anything, is let through to find that out."""
+        self.lost = True
+        self._gate.set()
+        self.poke()
+
+    def is_interrupted(self, error: BaseException) -> bool:
+        """Whether what ended a step came from outside (cancelled, taken over), and was not raised by its function."""
+        if isinstance(error, asyncio.CancelledError):
+            return self.lost or self.is_released or _this_task().cancelling() > 0
+        return isinstance(error, LeaseLostError) and self.lost
+
+    def tell_cancelled(self, name: str, index: int) -> None:
+        """Tell once that a step was cancelled."""
+        if name not in self._told_cancelled:
+            self._told_cancelled.add(name)
+            self.emit(StepCancelled, step_name=name, step_index=index)
+
+    def interrupt(self) -> None:
+        """The run has ended elsewhere: tell it of every step that has not ended, before the run's own end is told."""
+        for name in [*self.running, *(waiting.name for waiting in self._waits)]:
+            self.tell_cancelled(name, self._indexes[name])
+        self.lose()
+
+    def failed_step(self, error: BaseException) -> str | None:
+        """The name of the step that raised `error`, or one of the errors in it."""
+        causes = {id(leaf) for leaf in leaves(error)}
+        return next((name for failure, name in self.failures if causes & {id(leaf) for leaf in leaves(failure)}), None)
+
+    async def close(self) -> None:
+        """End the steps that a job has left running, and let it begin no other."""
+        self.lose()
+        left = {*self._background, *self.running.values(), *(waiting.task for waiting in self._waits)}
+        left -= {None, asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    async def _claimed(self) -> None:
+        self._wanting += 1
+        try:
+            if self.parked.is_set():
+                await self._ask_for_claim()
+            await self.gate()
+        finally:
+            self._wanting -= 1
+
+    async def _ask_for_claim(self) -> None:
+        await ours(self.services.store.wake(self.claim, self.services.clock.now()))
+        self.services.wake()
+
+    def _park_when_quiet(self) -> None:
+        if self._waits and not self._working and self._gate.is_set():
+            self._spawn(self._park_if_quiet())
+
+    async def _park_if_quiet(self) -> None:
+        for _ in range(QUIET_TURNS):
+            await asyncio.sleep(0)
+            if self._working or not self._waits or not self._gate.is_set() or self.lost:
+                return
+        self._gate.clear()
+        first = min(self._waits, key=lambda waiting: waiting.wake_at)
+        try:
+            parked = await self.services.store.park(
+                self.claim,
+                waiting_for=first.description,
+                wake_at=first.wake_at,
+                progress=self.take_progress(),
+                now=self.services.clock.now(),
+            )
+        except StorageError as error:
+            # Then it waits in its slot, and is parked when the store can be written again.
+            logger.warning("run %s could not be parked yet: %s", self.run.id, error)
+            self._gate.set()
+            self._loop.call_later(PARK_AGAIN_SECONDS, self._park_when_quiet)
+            return
+        if not parked:
+            self.lose()
+            return
+        self.parked.set()
+        if self._wanting:
+            await self._ask_for_claim()
+        # Something may have woken the run while it was being parked.
+        self.services.wake()
+
+    async def _flush_progress(self) -> None:
+        while self._unsaved_progress is not None:
+            await self.services.clock.sleep(PROGRESS_FLUSH_SECONDS)
+            await self.gate()
+            if (unsaved := self.take_progress()) is not None:
+                try:
+                    await self.services.store.put_progress(self.claim, unsaved, self.services.clock.now())
+                except StorageError as error:
+                    logger.warning("progress of run %s could not be stored yet: %s", self.run.id, error)
+                    self._unsaved_progress = self._unsaved_progress or unsaved
+        self._flushing = False
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
