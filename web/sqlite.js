@@ -15,23 +15,25 @@
  *
  * After an error in a transaction it has been rolled back before the reply is given.
  *
+ * A database can be taken out whole as the bytes of a SQLite file (`dump`), looked at in memory before it is
+ * trusted (`stage`), and replaced whole (`load`).
+ *
  * @module
  */
 
-const SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_BUSY = 5, SQLITE_CANTOPEN = 14, SQLITE_ROW = 100, SQLITE_DONE = 101
+const SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_BUSY = 5, SQLITE_NOMEM = 7, SQLITE_ROW = 100, SQLITE_DONE = 101
 const TYPE_INTEGER = 1, TYPE_FLOAT = 2, TYPE_TEXT = 3, TYPE_BLOB = 4
-const OPEN_READWRITE_CREATE = 6
 const PREPARE_PERSISTENT = 1
+const DESERIALIZE_FREE_ON_CLOSE = 1, DESERIALIZE_RESIZEABLE = 2
 
-/** How long to try to open a file whose handles a page that has just gone may still hold. */
-const OPEN_PATIENCE_MS = 5000
-const OPEN_FIRST_PAUSE_MS = 20
+/** How long closing waits for a checkpoint, which may itself wait for a tab that does not answer. */
+const CHECKPOINT_PATIENCE_MS = 1000
 /** Statements kept prepared. */
 const STATEMENT_CACHE_SIZE = 200
 /** Text beyond this many characters crosses to Python as bytes, which is far cheaper. */
 const LONG_TEXT = 10_000
-/** Bytes of a database's path, its companions' endings included; wa-sqlite's own limit is 64. */
-const LONGEST_PATH = 512
+/** What may lie beside a database's file and belong to it. */
+const FILE_SUFFIXES = ["", "-wa0", "-wa1", "-wal", "-journal"]
 /** How often a call is made again after the file system was asked, before SQLITE_BUSY is believed. */
 const RETRIES = 10
 
@@ -62,30 +64,6 @@ export class StorageUnavailable extends Error {
   constructor(message) {
     super(message)
     this.name = "StorageError"
-  }
-}
-
-/**
- * Open a database file in OPFS.
- *
- * @param {string} name  the file's name; folders in it are made
- * @param {{ durability?: "full" | "relaxed", vfs?: "write-ahead" | "coop" }} [options]
- *   `relaxed` does not flush at each commit; `vfs` forces the choice of the file layer, for tests
- * @returns {Promise<Connection>}
- */
-export async function openDatabase(name, { durability = "full", vfs } = {}) {
-  checkSupport()
-  if (encoder.encode(name).length > LONGEST_PATH - 16) {
-    throw new StorageUnavailable(`The database's name has more than ${LONGEST_PATH - 16} bytes; choose a shorter one.`)
-  }
-  const giveUpAt = performance.now() + OPEN_PATIENCE_MS
-  for (let pause = OPEN_FIRST_PAUSE_MS; ; pause *= 2) {
-    try {
-      return await tryToOpen(name, durability, vfs ?? (await chooseVfs()))
-    } catch (error) {
-      if (!mayPass(error) || performance.now() + pause > giveUpAt) throw error
-      await new Promise((resolve) => setTimeout(resolve, pause))
-    }
   }
 }
 
@@ -122,12 +100,172 @@ export class Connection {
     return drive(this.#replied(work))
   }
 
+  /**
+   * All of it at one moment, as the bytes of a SQLite file.
+   * @returns {Uint8Array | Promise<Uint8Array>}
+   */
+  dump() {
+    return drive(this.#dump())
+  }
+
+  /**
+   * Another database, in memory, that begins as this image (of no bytes: empty). It must be closed.
+   * @param {Uint8Array} image @returns {Promise<Connection>}
+   */
+  async stage(image) {
+    const db = await this.#api.open_v2(":memory:")
+    const staged = new Connection(this.#module, this.#api, { close() {} }, db)
+    if (!image.length) return staged
+    try {
+      staged.#become(image)
+      return staged
+    } catch (error) {
+      await staged.close()
+      throw error
+    }
+  }
+
+  /**
+   * Replace everything by a sound image, in one transaction, unless the query `unless` finds rows here.
+   * @param {Uint8Array} image @param {string} unless  @returns {Promise<boolean>} whether it was replaced
+   */
+  async load(image, unless) {
+    const staged = await this.stage(image)
+    try {
+      return await drive(this.#replace(staged, unless))
+    } finally {
+      await staged.close()
+    }
+  }
+
+  /**
+   * What is to be known of the storage: JSON with the names of Python's `StorageInfo`.
+   * @returns {Promise<string>}
+   */
+  async describe() {
+    const sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    const name = this.#fileName()
+    const inMemory = !name
+    const [[, [[pages]]]] = await drive(this.#all([[sql, []]]))
+    return JSON.stringify({
+      kind: inMemory ? "memory" : "opfs",
+      vfs: inMemory ? "memory" : this.#vfs.name,
+      bytes_used: inMemory ? pages : await sizeOfFiles(name),
+      quota: inMemory ? null : ((await navigator.storage.estimate()).quota ?? null),
+      persisted: inMemory ? null : await navigator.storage.persisted(),
+      sqlite_version: this.#api.libversion(),
+    })
+  }
+
   /** Close the file; the connection is of no use afterwards. */
   async close() {
+    await this.#checkpointed()
     for (const prepared of this.#statements.values()) this.#module._sqlite3_finalize(prepared.pointer)
     this.#statements.clear()
     await this.#api.close(this.#db)
     this.#vfs.close()
+    // What the file layer asked to be told of its end keeps it for ever, and it would keep SQLite's memory: after
+    // some 120 databases the browser has no more.
+    this.#vfs._module = null
+  }
+
+  /** @returns {Work} */
+  *#dump() {
+    const module = this.#module
+    yield* this.#one("BEGIN", [])
+    const size = module._sqlite3_malloc(8)
+    try {
+      // Reading takes the lock, after which SQLite has nothing to wait for when it reads all pages.
+      const [, [[pages]]] = yield* this.#one("PRAGMA page_count", [])
+      // SQLite would write a first page where there is none.
+      if (!pages) return new Uint8Array()
+      const start = module._sqlite3_serialize(this.#db, 0, size, 0)
+      const length = module.getValue(size, "i32")
+      if (!start && length > 0) throw new SQLiteError(SQLITE_NOMEM, `no memory for a copy of ${length} bytes`)
+      const image = module.HEAPU8.slice(start, start + Math.max(length, 0))
+      module._sqlite3_free(start)
+      return image
+    } finally {
+      module._sqlite3_free(size)
+      yield* this.#one("ROLLBACK", [])
+    }
+  }
+
+  /** The path of the file, empty where there is none. */
+  #fileName() {
+    return this.#module.UTF8ToString(this.#module._sqlite3_db_filename(this.#db, 0))
+  }
+
+  /** Wait for a checkpoint that is under way, for it goes on with the files' handles after the commit. */
+  async #checkpointed() {
+    const name = this.#fileName()
+    if (!name) return
+    try {
+      const signal = AbortSignal.timeout(CHECKPOINT_PATIENCE_MS)
+      await navigator.locks.request(`${name}#ckpt`, { signal }, () => {})
+    } catch (error) {
+      if (!(error instanceof DOMException && error.name === "TimeoutError")) throw error
+    }
+  }
+
+  /** Take the place of a new database in memory. @param {Uint8Array} image */
+  #become(image) {
+    const module = this.#module
+    const { length } = image
+    const memory = module._sqlite3_malloc(length)
+    if (!memory) throw new SQLiteError(SQLITE_NOMEM, `no memory for a database of ${length} bytes`)
+    module.HEAPU8.set(image, memory)
+    const flags = DESERIALIZE_FREE_ON_CLOSE | DESERIALIZE_RESIZEABLE
+    // Each of the two 64-bit sizes is passed as its lower and its higher half.
+    const code = module._sqlite3_deserialize(this.#db, 0, memory, length, 0, length, 0, flags)
+    if (code !== SQLITE_OK) throw this.#error(code, "reading an image")
+  }
+
+  /** @param {Connection} staged @param {string} unless @returns {Work} */
+  *#replace(staged, unless) {
+    const module = this.#module
+    for (let attempt = 0; ; attempt++) {
+      yield* this.#one("BEGIN IMMEDIATE", [])
+      // Up to the copy's lock nothing is awaited. Another tab gets a lock that was given back only while something
+      // is, so it has either not been given back, or has to be waited for, and then all begins again.
+      if (this.#lookAndRollBack(unless)) return false
+      const code = this.#copy(staged)
+      if (code === SQLITE_DONE) {
+        yield* this.#patiently(() => SQLITE_OK, "")
+        return true
+      }
+      if ((code & 0xff) !== SQLITE_BUSY || !module.retryOps.length || attempt >= RETRIES) {
+        throw this.#error(code, "replacing the database")
+      }
+      const operations = module.retryOps
+      module.retryOps = []
+      yield Promise.all(operations)
+    }
+  }
+
+  /** Whether the query finds rows; at once, and with the end of the transaction. @param {string} sql @returns {boolean} */
+  #lookAndRollBack(sql) {
+    const turns = []
+    try {
+      turns.push(this.#one(sql, []).next())
+    } finally {
+      turns.push(this.#one("ROLLBACK", []).next())
+    }
+    if (!turns.every(({ done }) => done)) throw new SQLiteError(SQLITE_BUSY, "a lock that was held had to be waited for")
+    return turns[0].value[1].length > 0
+  }
+
+  /** Copy every page of another database here, in one transaction. @param {Connection} staged @returns {number} */
+  #copy(staged) {
+    const module = this.#module
+    const main = module._sqlite3_malloc(5)
+    module.stringToUTF8("main", main, 5)
+    const backup = module._sqlite3_backup_init(this.#db, main, staged.#db, main)
+    module._sqlite3_free(main)
+    if (!backup) return module._sqlite3_errcode(this.#db)
+    const code = module._sqlite3_backup_step(backup, -1)
+    const ended = module._sqlite3_backup_finish(backup)
+    return ended === SQLITE_OK ? code : ended
   }
 
   /** @param {Work} work @returns {Work} */
@@ -396,94 +534,20 @@ function drive(work) {
   })()
 }
 
-function checkSupport() {
-  if (!globalThis.isSecureContext) {
-    throw new StorageUnavailable(
-      "This page is not in a secure context, and browsers keep files only for pages that are: open it over https or from localhost.",
-    )
+/** @param {string} name  of a database in OPFS @returns {Promise<number>} bytes */
+async function sizeOfFiles(name) {
+  const folders = name.split("/").filter(Boolean)
+  const fileName = folders.pop()
+  let folder = await navigator.storage.getDirectory()
+  for (const each of folders) folder = await folder.getDirectoryHandle(each)
+  let size = 0
+  for (const suffix of FILE_SUFFIXES) {
+    try {
+      const handle = await folder.getFileHandle(fileName + suffix)
+      size += (await handle.getFile()).size
+    } catch (error) {
+      if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error
+    }
   }
-  if (!navigator.storage?.getDirectory) {
-    throw new StorageUnavailable("This browser has no private file system (OPFS), where durably keeps its database; update it, or use another.")
-  }
-  if (!globalThis.FileSystemFileHandle || !("createSyncAccessHandle" in FileSystemFileHandle.prototype)) {
-    throw new StorageUnavailable(
-      "Synchronous file access is not available here; durably must run in a dedicated web worker of a browser that has it.",
-    )
-  }
-}
-
-/**
- * Which file layer fits this browser: several open handles on one file at once where it has them, else
- * handles that are handed from tab to tab. A browser without the mode ignores the option silently.
- * @returns {Promise<"write-ahead" | "coop">}
- */
-async function chooseVfs() {
-  const root = await reach(() => navigator.storage.getDirectory())
-  const name = `.durably-probe-${crypto.randomUUID()}`
-  const file = await reach(() => root.getFileHandle(name, { create: true }))
-  try {
-    const handle = await file.createSyncAccessHandle({ mode: "readwrite-unsafe" })
-    const mode = handle.mode
-    handle.close()
-    return mode === "readwrite-unsafe" ? "write-ahead" : "coop"
-  } finally {
-    await root.removeEntry(name)
-  }
-}
-
-/** @template T @param {() => Promise<T>} call @returns {Promise<T>} */
-async function reach(call) {
-  try {
-    return await call()
-  } catch (error) {
-    throw new StorageUnavailable(
-      `The browser refuses its private file system (${error instanceof Error ? error.message : error}); ` +
-        "this happens in some private windows and where site data is blocked.",
-    )
-  }
-}
-
-/** @param {string} path */
-const load = (path) => import(new URL(`./wa-sqlite/${path}`, import.meta.url).href)
-
-/** @param {string} name @param {string} durability @param {"write-ahead" | "coop"} layer */
-async function tryToOpen(name, durability, layer) {
-  const className = layer === "coop" ? "OPFSCoopSyncVFS" : "OPFSWriteAheadVFS"
-  const [{ default: createModule }, { Factory }, vfsModule] = await Promise.all([
-    load("dist/wa-sqlite.mjs"),
-    load("src/sqlite-api.js"),
-    load(`src/examples/${className}.js`),
-  ])
-  const module = await createModule()
-  const api = Factory(module)
-  const vfs = await vfsModule[className].create(className, module)
-  vfs.mxPathname = LONGEST_PATH
-  api.vfs_register(vfs, true)
-  /** @type {Connection | undefined} */ let connection
-  try {
-    connection = new Connection(module, api, vfs, await api.open_v2(name, OPEN_READWRITE_CREATE, className))
-    // Reading the schema is what finds out whether the file is a database at all.
-    const settings = [
-      "SELECT count(*) FROM sqlite_schema",
-      `PRAGMA synchronous=${durability === "full" ? "FULL" : "NORMAL"}`,
-      "PRAGMA foreign_keys=ON",
-      "PRAGMA temp_store=MEMORY",
-    ]
-    const reply = await connection.execute(JSON.stringify(["bare", settings.map((sql) => [sql, []])]))
-    const { error } = JSON.parse(/** @type {string} */ (reply))
-    if (error) throw new SQLiteError(error[0], error[1])
-    return connection
-  } catch (error) {
-    if (connection) await connection.close()
-    else vfs.close()
-    throw error instanceof Error && "code" in error && typeof error.code === "number"
-      ? new SQLiteError(error.code, error.message)
-      : error
-  }
-}
-
-/** Whether an error at opening may be the last trace of a page that is going away. @param {unknown} error */
-function mayPass(error) {
-  if (error instanceof SQLiteError) return [SQLITE_BUSY, SQLITE_CANTOPEN].includes(error.code & 0xff)
-  return error instanceof DOMException && ["NoModificationAllowedError", "NotFoundError", "InvalidStateError"].includes(error.name)
+  return size
 }

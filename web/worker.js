@@ -10,7 +10,7 @@
  * @module
  */
 
-import { openDatabase } from "./sqlite.js"
+import { openDatabase } from "./opfs.js"
 
 /** @typedef {{ wheel: string, packages: string[] }} Manifest */
 /** @typedef {{ database: string, durability: string, jobs: string[], packages: string[] }} Start */
