@@ -15,12 +15,13 @@ PACKAGE = ROOT / "durably"
 # Each layer may import itself and those before it.
 LAYERS: list[set[str]] = [
     {"errors", "records", "events"},
-    {"clock", "ids", "codec"},
+    {"clock", "ids", "codec", "retry"},
     {"database", "databases", "databases.sqlite", "databases.opfs"},
-    {"queries", "store", "migrations"},
-    {"step", "jobs", "liveness", "execution", "worker"},
-    {"handles", "subscription", "engine"},
-    {"http", "http.message", "http.wire", "http.sse", "http.handler", "testing"},
+    {"queries", "ledger_queries", "rows", "store", "ledger", "migrations", "storage"},
+    {"calls", "schedules", "session", "typed", "waits", "step", "jobs", "liveness", "chores", "execution", "worker"},
+    {"handles", "subscription", "views", "management", "plugins", "engine"},
+    {"http", "http.message", "http.wire", "http.sse", "http.handler"},
+    {"testing", "testing.asserts", "testing.counting", "testing.faults", "testing.manual_clock"},
     {"browser", "browser.locks", "browser.port", "browser.boot"},
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}

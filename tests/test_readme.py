@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
-JOBS, SERVER, USING = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+JOBS, SERVER, USING, WAITING = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def run(program: str, folder: Path) -> str:
@@ -34,9 +34,10 @@ def test_the_job_runs_on_a_server_as_the_readme_says(tmp_path: Path) -> None:
     assert (tmp_path / "app.sqlite3").exists()
 
 
-def test_the_example_of_use_prints_what_the_readme_says(tmp_path: Path) -> None:
-    [printed] = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
-    assert run(USING, tmp_path) == printed
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_example_of_use_prints_what_the_readme_says(tmp_path: Path, at: int) -> None:
+    printed = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    assert run((USING, WAITING)[at], tmp_path) == printed[at]
 
 
 def test_what_the_readme_points_to_is_there() -> None:

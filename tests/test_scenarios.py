@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
-from .scenarios import SCENARIOS
+sys.path.insert(0, str(Path(__file__).parent))  # as in the browser, where the files lie in one folder
+# Each registers its scenarios in the first one, which the others import.
+for file in ("scenarios_durable", "scenarios_storage"):
+    importlib.import_module(file)
+SCENARIOS = importlib.import_module("scenarios").SCENARIOS
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -1,0 +1,28 @@
+"""How hypothesis looks for counterexamples: the same way each time, unless `DURABLY_EXPLORE` is set.
+
+A check that every change must pass may not depend on luck. `DURABLY_EXPLORE=50` draws 50 times as many
+examples, other ones each time.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
+
+EXPLORE = int(os.environ.get("DURABLY_EXPLORE", "0"))
+
+# What it has learnt of Unicode and of the sources is kept, and not in this folder.
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "durably-hypothesis")
+settings.register_profile(
+    "durably",
+    database=None,
+    deadline=None,  # a busy machine is no counterexample
+    derandomize=not EXPLORE,
+    max_examples=100 * max(EXPLORE, 1),
+    print_blob=False,
+)
+settings.load_profile("durably")
