@@ -480,7 +480,11 @@ def test_verb(options: argparse.Namespace) -> int:
         typescript = NODE_MODULES / "typescript" / "bin" / "tsc"
         checks["TypeScript"] = [node_tool("node"), typescript, "--project", WEB / "tsconfig.json"]
     # The script, not `python -m pytest`, which would find the source tree before the installed wheel.
-    checks["pytest"] = [tool("pytest"), *["-o", "testpaths=tests"] * options.fast, *options.pytest_args]
+    checks["pytest"] = [
+        tool("pytest"),
+        *["-m", "not slow", "-o", "testpaths=tests"] * options.fast,
+        *options.pytest_args,
+    ]
     table = []
     for name, command in checks.items():
         say(f"\n--- {name}")
@@ -534,7 +538,7 @@ def command_line() -> argparse.ArgumentParser:
     headless = "drive the page without a window instead, reload it in the middle of the job, and report"
     demo.add_argument("--headless", action="store_true", help=headless)
     test = verb(test_verb, "run every check: ruff, mypy, TypeScript; pytest on CPython and in a real browser")
-    test.add_argument("--fast", action="store_true", help="only what needs neither a browser nor npm")
+    test.add_argument("--fast", action="store_true", help="only what needs neither a browser nor npm, nor many seconds")
     test.add_argument("pytest_args", nargs="*", metavar="-- ARG", help="what follows -- is passed to pytest")
     verb(wheel_verb, "build the Python wheel into dist/durably")
     verb(site_verb, "build the whole static site into dist, for any web server")

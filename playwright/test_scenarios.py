@@ -1,14 +1,20 @@
-"""The scenarios of `tests/scenarios.py` inside Pyodide, on OPFS. `tests/test_scenarios.py` runs them on CPython."""
+"""The scenarios of `tests/scenarios*.py` inside Pyodide, on OPFS. `tests/test_scenarios.py` runs them on CPython."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 
 import pytest
 from harness.browser import Browser, Tab
 from harness.server import Server
 from playwright.sync_api import BrowserType
-from scenarios import SCENARIOS
+
+# Each registers its scenarios in the first one, which the others import.
+FILES = ("scenarios", "scenarios_durable", "scenarios_storage")
+for file in FILES:
+    importlib.import_module(file)
+SCENARIOS = importlib.import_module(FILES[0]).SCENARIOS
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +30,8 @@ def shared_browser(
 @pytest.fixture(scope="module")
 def tab(shared_browser: Browser) -> Tab:
     tab = shared_browser.tab()
-    tab.connect(jobs=("./scenarios.py", "./run_scenario.py"), database="runner.sqlite3")
+    files = (*FILES, "run_scenario")
+    tab.connect(jobs=tuple(f"./{file}.py" for file in files), database="runner.sqlite3")
     return tab
 
 

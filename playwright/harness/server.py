@@ -109,7 +109,7 @@ class Handler(SimpleHTTPRequestHandler):
         mounts: list[tuple[str, Callable[[str], Path]]] = [
             ("/t/durably/", lambda rest: DIST / "durably" / rest),
             ("/readme/durably/", lambda rest: DIST / "durably" / rest),
-            ("/t/scenarios.py", lambda _: TESTS / "scenarios.py"),
+            ("/t/scenarios", lambda rest: TESTS / f"scenarios{rest}"),
             ("/t/", lambda rest: PAGES / rest),
             ("/", lambda rest: DIST / rest),
         ]

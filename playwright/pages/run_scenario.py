@@ -1,4 +1,4 @@
-"""Runs one of the scenarios that CPython runs too; `scenarios.py` is loaded beside this file."""
+"""Runs one of the scenarios that CPython runs too; the files they are in are loaded before this one."""
 
 from __future__ import annotations
 
