@@ -1,4 +1,4 @@
-"""How a step calls its function, and what a transaction's function is given."""
+"""How a step calls its function, how code that blocks is interrupted, and what a transaction's function is given."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import re
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from .database import Params, Row, Transaction
 from .errors import DurablyError
@@ -17,7 +18,28 @@ _FIRST_WORDS = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*(\w*)(.*)", re.D
 
 _TRANSACTION_CONTROL = {"BEGIN", "COMMIT", "END", "ROLLBACK"}
 
+T = TypeVar("T")
+
+INTERRUPTED_SECONDS = 5.0
+"""How long interrupted code waits for the cancellation for whose sake it was interrupted."""
+
+executing_run: ContextVar[str | None] = ContextVar("durably_executing_run", default=None)
+"""The run whose code the present task executes; tasks that it starts inherit it."""
+
 HAS_THREADS = sys.platform != "emscripten"
+
+
+class Interrupted(BaseException):
+    """Raised in a job's code that blocks the event loop, so that what waits in the loop gets its turn."""
+
+
+async def interruptible(work: Awaitable[T]) -> T:
+    """Do work of a job. If it is interrupted, give way to what is to cancel this task."""
+    try:
+        return await work
+    except Interrupted as error:
+        await asyncio.sleep(INTERRUPTED_SECONDS)
+        raise DurablyError("it was interrupted because it kept its worker busy, and nobody has cancelled it") from error
 
 
 class UserTransaction:
@@ -39,11 +61,17 @@ class UserTransaction:
 
 
 async def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a step's function, whatever kind it is; a plain one in a thread, where there are threads."""
     is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
     if is_async or not HAS_THREADS:
-        value = fn(*args, **kwargs)
-    else:
-        value = await asyncio.to_thread(_without_stop_iteration, fn, args, kwargs)
+        return await call_in_place(fn, args, kwargs)
+    value = await asyncio.to_thread(_without_stop_iteration, fn, args, kwargs)
+    return await value if inspect.isawaitable(value) else value
+
+
+async def call_in_place(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function here, and await what it returns if that can be awaited."""
+    value = fn(*args, **kwargs)
     return await value if inspect.isawaitable(value) else value
 
 
@@ -53,3 +81,7 @@ def _without_stop_iteration(fn: Callable[..., Any], args: tuple[Any, ...], kwarg
         return fn(*args, **kwargs)
     except StopIteration as error:
         raise RuntimeError("the step raised StopIteration") from error
+
+
+WHERE_USERS_CODE_BEGINS = frozenset({interruptible.__code__, call_in_place.__code__})
+"""What of durably is on the stack next to a job's or step's own code."""

@@ -23,6 +23,7 @@ from .ledger import Ledger
 from .liveness import HeartbeatOnly, Liveness
 from .management import Runs
 from .migrations import migrate
+from .neighbours import Channel, Neighbours, NoChannel
 from .plugins import Plugin
 from .records import StorageInfo
 from .session import Services
@@ -83,11 +84,13 @@ def create_durably(
         preserve_steps=preserve_steps,
     )
     backend = open_database(database, durability=durability)
+    liveness, channel = _surroundings(backend.name)
     durably = Durably(
         backend,
         options,
         clock or SystemClock(),
-        liveness=_default_liveness(),
+        liveness=liveness,
+        channel=channel,
         rules=TriggerRules(labels),
         retain_ms=retention_ms(retain_runs),
     )
@@ -96,13 +99,15 @@ def create_durably(
     return durably
 
 
-def _default_liveness() -> Liveness:
+def _surroundings(database_name: str) -> tuple[Liveness, Channel]:
+    """How this instance sees the others on its database."""
     if IN_BROWSER:
-        # Imported here because it exists in the browser only.
+        # Imported here because they exist in the browser only.
+        from .browser.channel import TabChannel
         from .browser.locks import WebLocks
 
-        return WebLocks()
-    return HeartbeatOnly()
+        return WebLocks(database_name), TabChannel(database_name)
+    return HeartbeatOnly(), NoChannel()
 
 
 class Durably(Runs):
@@ -115,6 +120,7 @@ class Durably(Runs):
         clock: Clock,
         *,
         liveness: Liveness,
+        channel: Channel,
         rules: TriggerRules,
         retain_ms: int | None,
     ) -> None:
@@ -135,6 +141,13 @@ class Durably(Runs):
         )
         self._chores = Chores(self._services, retain_ms)
         self._worker = self._new_worker(None)
+        self._neighbours = Neighbours(
+            channel,
+            self._services.bus,
+            self._services.ids.new(),
+            reactions=lambda: self._worker,
+            is_alive=liveness.note_alive,
+        )
         self._migrating = asyncio.Lock()
         self._plugins: list[Plugin] = []
 
@@ -142,6 +155,11 @@ class Durably(Runs):
     def ledger(self) -> Ledger:
         """For plugins: where logs and other books are kept."""
         return self._services.ledger
+
+    @property
+    def worker_id(self) -> str:
+        """The name of this instance's worker: `worker_id` of the runs that it executes."""
+        return self._worker.id
 
     @property
     def database_name(self) -> str:
@@ -213,6 +231,7 @@ class Durably(Runs):
         """Bring the database's schema up to date; harmless when it is. Raises `StorageError` and its kinds."""
         async with self._migrating:
             await migrate(self._services.store, self._services.clock)
+        self._neighbours.open()
 
     def start(self, worker_id: str | None = None) -> None:
         """Start the worker; harmless when it runs. `worker_id` defaults to a new id."""
@@ -220,6 +239,7 @@ class Durably(Runs):
             return
         if worker_id is not None:
             self._worker = self._new_worker(worker_id)
+        self._neighbours.open()
         self._worker.start()
 
     async def stop(self, timeout: float | timedelta | None = None) -> None:
@@ -230,6 +250,7 @@ class Durably(Runs):
         """
         await self._worker.stop(None if timeout is None else to_seconds(timeout))
         await self._services.bus.drain()
+        self._neighbours.close()
         await self._database.close()
 
     async def process_one(self) -> bool:

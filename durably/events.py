@@ -189,17 +189,18 @@ class EventBus:
         self.sequence = 0
         """The number of the latest event."""
         self._listeners: dict[str, list[Listener]] = {}
+        self._listeners_here: dict[str, list[Listener]] = {}
         self._error_handlers: list[ErrorHandler] = []
         self._deliveries: set[asyncio.Task[None]] = set()
 
-    def on(self, event_type: str, listener: Listener) -> Callable[[], None]:
+    def on(self, event_type: str, listener: Listener, *, here_only: bool = False) -> Callable[[], None]:
         """Call `listener` for each event of the type (`"*"`: of any); returns the way to stop it.
 
-        Raises `ValueError` for a type that does not exist.
+        `here_only` leaves out what other instances told. Raises `ValueError` for a type that does not exist.
         """
         if event_type != "*" and event_type not in EVENT_TYPES:
             raise ValueError(f"no event has the type {event_type!r}; known: *, {', '.join(sorted(EVENT_TYPES))}")
-        listeners = self._listeners.setdefault(event_type, [])
+        listeners = (self._listeners_here if here_only else self._listeners).setdefault(event_type, [])
         listeners.append(listener)
 
         def unsubscribe() -> None:
@@ -220,9 +221,24 @@ class EventBus:
 
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Make an event of this kind and hand it to everyone who listens."""
+        event = self._made(kind, self._now(), facts)
+        self._hand(event, self._listeners_here)
+        self._hand(event, self._listeners)
+
+    def pass_on(self, kind: type[Event], timestamp: datetime, facts: Mapping[str, Any]) -> None:
+        """Hand out an event of another instance. It gets a number of this one's.
+
+        Raises `TypeError` for facts that the kind does not have.
+        """
+        self._hand(self._made(kind, timestamp, facts), self._listeners)
+
+    def _made(self, kind: type[Event], timestamp: datetime, facts: Mapping[str, Any]) -> Event:
+        event = kind(timestamp=timestamp, sequence=self.sequence + 1, **facts)
         self.sequence += 1
-        event = kind(timestamp=self._now(), sequence=self.sequence, **facts)
-        for listener in [*self._listeners.get(kind.type, ()), *self._listeners.get("*", ())]:
+        return event
+
+    def _hand(self, event: Event, to: Mapping[str, list[Listener]]) -> None:
+        for listener in [*to.get(event.type, ()), *to.get("*", ())]:
             try:
                 outcome = listener(event)
             except Exception as error:  # noqa: BLE001 - a listener must never break a run

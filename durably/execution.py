@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from enum import Enum
 from typing import Any
 
+from .calls import executing_run, interruptible
 from .clock import unbroken
 from .errors import DurablyError, LeaseLostError, RunTimeoutError, StoreFailedError, describe, leaves
 from .events import RunCompleted, RunFailed, RunStarted, logger
@@ -108,6 +109,7 @@ class Execution:
     async def _run(self) -> None:
         session: Session | None = None
         deadline: asyncio.Task[None] | None = None
+        executing_run.set(self.stored.id)
         try:
             steps = await ours(self._services.store.steps_of(self.stored.id))
             session = self._session = Session(self._services, self.stored, steps)
@@ -117,7 +119,7 @@ class Execution:
             step = StepContext(session, self._children)
             payload = self._definition.load_payload(self.stored.payload)
             session.emit(RunStarted, payload=payload, worker_id=self._worker_id)
-            output = self._definition.dump_output(await self._definition.run(step, payload))
+            output = self._definition.dump_output(await interruptible(self._definition.run(step, payload)))
             async with session.holding():
                 await unbroken(ours(self._complete(session, output)))
         except StoreFailedError as error:

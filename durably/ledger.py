@@ -75,11 +75,7 @@ class Ledger:
 
     async def cancel(self, run_id: str, now: EpochMs) -> list[StoredRun]:
         """Cancel an active run and the children that are not detached; all that were, none if it had ended."""
-        cancelled, *_ = await self._database.execute(
-            Statement(sql.CANCEL_RUN, {"id": run_id, "now": now}),
-            Statement(sql.CANCEL_WAITS, {"id": run_id, "now": now}),
-            Statement(sql.WAKE_PARENT, {"run_id": run_id, "now": now}),
-        )
+        cancelled, *_ = await self._database.execute(*cancel_statements(run_id, now))
         return [stored_run(row) for row in cancelled.rows]
 
     async def retry(self, run_id: str, now: EpochMs) -> StoredRun | None:
@@ -166,3 +162,12 @@ class Ledger:
     async def _schedules(self, statement: Statement) -> list[StoredSchedule]:
         [result] = await self._database.execute(statement)
         return [StoredSchedule(**dict(zip(row.keys(), row, strict=True))) for row in result.rows]
+
+
+def cancel_statements(run_id: str | None, now: EpochMs | None) -> list[Statement]:
+    """What cancels a run; the first gives all runs that were. `None` leaves a parameter to be filled in."""
+    return [
+        Statement(sql.CANCEL_RUN, {"id": run_id, "now": now}),
+        Statement(sql.CANCEL_WAITS, {"id": run_id, "now": now}),
+        Statement(sql.WAKE_PARENT, {"run_id": run_id, "now": now}),
+    ]

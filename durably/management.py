@@ -31,6 +31,7 @@ from .events import RunCancelled as RunCancelledEvent
 from .handles import JobHandle, Trigger, TriggerRules
 from .jobs import JobDefinition, Registry
 from .ledger import StoredSchedule
+from .neighbours import Neighbours
 from .records import Log, Run, RunStatus, Schedule, Step
 from .rows import NewRun, StoredRun
 from .schedules import checked_cron, checked_every
@@ -49,6 +50,7 @@ class Runs:
     _registry: Registry
     _rules: TriggerRules
     _worker: Worker
+    _neighbours: Neighbours
     _polling_interval: float
 
     # -- looking ---------------------------------------------------------------------------------------
@@ -123,12 +125,13 @@ class Runs:
 
     # -- events ----------------------------------------------------------------------------------------
 
-    def on(self, event_type: str, listener: Listener) -> Callable[[], None]:
+    def on(self, event_type: str, listener: Listener, *, here_only: bool = False) -> Callable[[], None]:
         """Call `listener(event)`, plain or async, for each event of the type, or of any with `"*"`.
 
-        Returns the way to stop it. Raises `ValueError` for a type that does not exist.
+        In a browser events of other tabs on the same database are among them, unless `here_only`. Returns the way
+        to stop it. Raises `ValueError` for a type that does not exist.
         """
-        return self._services.bus.on(event_type, listener)
+        return self._services.bus.on(event_type, listener, here_only=here_only)
 
     def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
         """Call `handler(error, event)` with what a listener raised."""
@@ -230,6 +233,7 @@ class Runs:
         if not await self._services.ledger.send_signal(run_id, name, stored, self._now()):
             raise await self._refused(run_id, "signalled")
         self._worker.poke(run_id)
+        self._neighbours.tell_signal(run_id)
 
     # -- schedules -------------------------------------------------------------------------------------
 

@@ -41,7 +41,8 @@ class LogPersistence:
 
     def install(self, durably: Durably) -> None:
         self._ledger = durably.ledger
-        durably.on("log:write", self._keep)
+        # Lines of other tabs are stored by them.
+        durably.on("log:write", self._keep, here_only=True)
 
     async def _keep(self, event: LogWritten) -> None:
         assert self._ledger is not None, "a listener has been installed"

@@ -10,14 +10,13 @@ The context never decides what becomes of the run; `execution` does.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
-from .calls import UserTransaction, call
+from .calls import UserTransaction, call, call_in_place, interruptible
 from .clock import EpochMs, finishes_within, to_datetime, to_seconds, unbroken
 from .errors import StepTimeoutError, StorageError, StorageFullError, StoreFailedError, describe
 from .events import LogWritten, StepCompleted, StepFailed, StepRetried, StepStarted
@@ -161,8 +160,8 @@ class StepContext:
             try:
                 async with session.services.store.database.transaction() as tx:
                     try:
-                        value = fn(UserTransaction(tx), *args, **kwargs)
-                        value, stored = kind.kept(session, name, await value if inspect.isawaitable(value) else value)
+                        value = await call_in_place(fn, (UserTransaction(tx), *args), kwargs)
+                        value, stored = kind.kept(session, name, value)
                     except StorageError as error:
                         of_the_job = error
                         raise
@@ -281,7 +280,7 @@ class StepContext:
                 facts = {"step_name": name, "step_index": index}
                 session.emit(StepStarted, **facts)
                 try:
-                    return await self._in_time(name, attempt(checkpoint))
+                    return await self._in_time(name, interruptible(attempt(checkpoint)))
                 except StoreFailedError:
                     raise
                 except BaseException as error:

@@ -29,6 +29,9 @@ from .step import Children
 
 BEFORE_ALL = EpochMs(-1)
 
+IDLE_SECONDS = 2.0
+"""A worker that has had no run for so long is idle."""
+
 ERROR_PAUSE_SECONDS = 1.0
 """How long the loop waits after an error before it looks again."""
 
@@ -72,7 +75,10 @@ class Worker:
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
+        self._told_at_work: set[str] = set()
         self._is_held = False
+        self._idle_since: EpochMs | None = None
+        self._claims_in_doubt = asyncio.Event()
         self._stop_beat: Callable[[], None] | None = None
         self._by_hand = 0
         self._keepers: set[asyncio.Task[None]] = set()
@@ -105,6 +111,11 @@ class Worker:
             execution.poke()
         self.wake()
 
+    def check_claims(self) -> None:
+        """A run that is executed here may have been ended elsewhere: ask the store now."""
+        if self._active:
+            self._claims_in_doubt.set()
+
     async def stop(self, timeout: float | None = None) -> None:
         """Claim nothing more and wait for the runs in flight; after `timeout` seconds hand them back."""
         self._stopping = True
@@ -123,9 +134,8 @@ class Worker:
             self._work = self._heartbeats = None
             self._stopping = False
             await self._stop_beat_beside_loop()
-        if self._is_held:
-            self._is_held = False
-            await self._liveness.release(self.id)
+        self._liveness.watch((), self.wake)
+        await self._release()
 
     async def process_one(self) -> bool:
         """Claim one run and execute it to its outcome, or until it only waits; false if there is none to claim."""
@@ -133,7 +143,7 @@ class Worker:
         self._by_hand += 1
         self._beat_beside_loop()
         try:
-            begun = await self._look_for_work(self._slots_taken() + 1)
+            begun = await self._look_for_work(len(self._at_work()) + 1)
             await asyncio.gather(*(execution.ended_or_parked() for execution in begun))
         finally:
             self._by_hand -= 1
@@ -166,8 +176,9 @@ class Worker:
         """Whether everything is being cancelled, as `asyncio.run` does at its end: then it was no job's doing."""
         return not self._keepers or any(task.cancelling() for task in self._keepers)
 
-    def _slots_taken(self) -> int:
-        return sum(not execution.is_parked for execution in self._active.values())
+    def _at_work(self) -> list[str]:
+        """The runs that take a slot."""
+        return [run_id for run_id, execution in self._active.items() if not execution.is_parked]
 
     async def _finish_in_flight(self, timeout: float | None) -> None:
         in_flight = [execution for execution in self._active.values() if not execution.is_parked]
@@ -185,6 +196,20 @@ class Worker:
             await asyncio.wait(set(self._tasks))
         if parked:
             await self._services.store.unpark([self.id])
+
+    async def _release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            await self._liveness.release(self.id)
+
+    async def _release_when_idle(self, now: EpochMs) -> None:
+        """A worker without work holds nothing: a browser neither freezes nor keeps a page that holds a lock."""
+        if self._active:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= IDLE_SECONDS * 1000:
+            await self._release()
 
     async def _work_loop(self) -> None:
         while not self._stopping:
@@ -204,21 +229,24 @@ class Worker:
         One caller at a time: between a claim and the beginning of its runs nobody may take them for orphans.
         """
         async with self._turn:
-            if not self._is_held:
-                await unbroken(self._liveness.hold(self.id))
-                self._is_held = True
-            return [self._begin(stored) for stored in await self._take(slots - self._slots_taken())]
+            begun = [self._begin(stored) for stored in await self._take(slots - len(self._at_work()))]
+            await self._release_when_idle(self._services.clock.now())
+            if (at_work := set(self._at_work())) != self._told_at_work:
+                self._told_at_work = at_work
+                self._liveness.executes(at_work)
+            return begun
 
     async def _take(self, slots: int) -> list[StoredRun]:
         """Free the runs of the dead, see to the schedules, then claim up to `slots`."""
         store, now = self._services.store, self._services.clock.now()
-        mine = [run_id for run_id, execution in self._active.items() if not execution.is_parked]
+        mine = self._at_work()
         overdue = EpochMs(now - int(self._options.stale_threshold * 1000))
         names = self._registry.names
         glance = await store.glance(self.id, mine, names, overdue=overdue, now=now)
         changed = False
         if glance.owners:
             changed |= await self._reclaim(glance.owners, mine, now)
+        self._liveness.watch(glance.owners.keys() - {self.id}, self.wake)
         if glance.parkers and (dead := await self._liveness.dead(glance.parkers)):
             changed |= bool(await store.unpark(dead))
         if glance.schedules_due:
@@ -226,19 +254,29 @@ class Worker:
         if slots <= 0 or self._stopping or not (glance.claimable or changed):
             await self._chores.when_idle(now)
             return []
+        if not self._is_held:
+            # Before it has any run: one whose owner holds nothing is taken away at once.
+            await unbroken(self._liveness.hold(self.id))
+            self._is_held = True
         return await store.claim(self.id, names, slots, overdue=overdue, now=now)
 
     async def _reclaim(self, owners: dict[str, EpochMs], mine: list[str], now: EpochMs) -> bool:
-        # A run that this worker owns and does not execute was dropped by an error: nobody else will free it.
-        dead = owners.keys() & {self.id} | await self._liveness.dead(owners.keys() - {self.id})
-        store, limit = self._services.store, self._options.max_crashes
+        store, liveness, limit = self._services.store, self._liveness, self._options.max_crashes
+        threshold = self._options.stale_threshold
+        others = {worker_id: heartbeat for worker_id, heartbeat in owners.items() if worker_id != self.id}
+        dead = await liveness.dead(others)
+        crashed = dead - await liveness.left(dead) if dead else set()
+        # Not blamed on the run: it was put down in order, its owner sleeps, or it was dropped here by an error.
+        blameless = (dead - crashed) | liveness.suspended(others, threshold) | owners.keys() & {self.id}
         freed: list[StoredRun] = []
-        if dead:
-            # Not blamed on the run: a person may have closed the tab.
-            freed += await store.reclaim(mine, dead=dead, cutoff=BEFORE_ALL, is_crash=False, max_crashes=limit, now=now)
+        for workers, is_crash in ((crashed, True), (blameless, False)):
+            if workers:
+                freed += await store.reclaim(
+                    mine, dead=workers, cutoff=BEFORE_ALL, is_crash=is_crash, max_crashes=limit, now=now
+                )
         # Where a death is always seen, a heartbeat that is late tells of a long plain step, not of a death.
-        cutoff = EpochMs(now - int(self._options.stale_threshold * 1000))
-        if not self._liveness.sees_death and any(heartbeat <= cutoff for heartbeat in owners.values()):
+        cutoff = EpochMs(now - int(threshold * 1000))
+        if not liveness.sees_death and any(heartbeat <= cutoff for heartbeat in owners.values()):
             freed += await store.reclaim(mine, dead=(), cutoff=cutoff, is_crash=True, max_crashes=limit, now=now)
         for stored in freed:
             about = {"run_id": stored.id, "job_name": stored.job_name, "labels": json.loads(stored.labels)}
@@ -289,7 +327,8 @@ class Worker:
 
     async def _heartbeat_loop(self) -> None:
         while True:
-            await self._services.clock.sleep(self._options.heartbeat_interval)
+            self._claims_in_doubt.clear()
+            await wait_event(self._services.clock, self._claims_in_doubt, self._options.heartbeat_interval)
             try:
                 await self._beat()
             except Exception as error:  # noqa: BLE001 - as in the work loop

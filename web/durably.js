@@ -14,6 +14,11 @@
  * @module
  */
 
+import { DurablyError } from "./durably-error.js"
+import { Port } from "./port.js"
+
+export { DurablyError }
+
 /**
  * @typedef {object} Options
  * @property {string} [database]  the file's name in this origin's private file system; default `durably.sqlite3`
@@ -21,6 +26,7 @@
  * @property {string[]} [packages]  what micropip is to install for them: names, or URLs of wheels
  * @property {"full" | "relaxed"} [durability]  `full` (default) flushes every commit
  * @property {(sentence: string) => void} [onBoot]  told what is happening while Python starts
+ * @property {boolean} [persist]  whether to ask the browser never to delete this site's files by itself; default `true`
  * @property {string} [url]  the base URL of a durably server; the options above are the server's business then
  *
  * @typedef {object} TriggerOptions
@@ -63,16 +69,6 @@
 
 const JSON_HEADERS = { "content-type": "application/json" }
 
-/** What went wrong. `name` is the class that durably gave it, `status` its HTTP status. */
-export class DurablyError extends Error {
-  /** @param {string} name @param {number} status @param {string} message */
-  constructor(name, status, message) {
-    super(message)
-    this.name = name
-    this.status = status
-  }
-}
-
 /**
  * Start durably in a worker of this page, or speak to a server's.
  *
@@ -87,38 +83,71 @@ export async function connect(options) {
     const base = options.url.replace(/\/$/, "")
     return new Durably((path, init) => fetch(base + path, { headers: JSON_HEADERS, ...init }))
   }
-  const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "durably" })
-  const port = new Port(worker)
-  try {
-    await port.start(
-      {
-        database: options.database ?? "durably.sqlite3",
-        durability: options.durability ?? "full",
-        jobs: (options.jobs ?? []).map((file) => new URL(file, document.baseURI).href),
-        packages: options.packages ?? [],
-      },
-      options.onBoot,
-    )
-  } catch (error) {
-    worker.terminate()
-    throw error
+  if (options.persist ?? true) askToPersist()
+  const start = {
+    database: options.database ?? "durably.sqlite3",
+    durability: options.durability ?? "full",
+    jobs: (options.jobs ?? []).map((file) => new URL(file, document.baseURI).href),
+    packages: options.packages ?? [],
   }
-  return new Durably((path, init) => port.send(path, init), worker, () => port.close())
+  const durably = Durably.overPort(start, options.onBoot)
+  await durably.ready
+  return durably
+}
+
+/** Ask that the browser does not delete this site's files when space is short. The answer is in `storage_info()`. */
+function askToPersist() {
+  // Not awaited: a browser may ask its user.
+  navigator.storage?.persist?.().catch(() => {}) // refused is an answer, too
 }
 
 /** A connection. Get one from `connect`. */
 export class Durably {
   #send
-  #end
+  /** @type {Port | null} */ #port = null
   /** @type {Map<string, Set<(event: DurablyEvent) => void>>} */ #listeners = new Map()
   /** @type {AbortController | null} */ #listening = null
 
-  /** @param {Send} send @param {Worker | null} [worker] @param {() => void} [end] */
-  constructor(send, worker = null, end = () => {}) {
+  /** @param {Send} send */
+  constructor(send) {
     this.#send = send
-    this.#end = end
-    /** The worker that runs the jobs, where this page has one. */
-    this.worker = worker
+    /** @type {Worker | null} the worker that runs the jobs, where this page has one; another one takes its place when it dies */
+    this.worker = null
+  }
+
+  /**
+   * A connection to a worker of this page, which is booting; `connect` waits for it.
+   * @param {import("./port.js").Start} start @param {((sentence: string) => void) | undefined} onBoot
+   */
+  static overPort(start, onBoot) {
+    /** @type {Durably} */ const durably = new Durably((path, init) => port.send(path, init))
+    const port = new Port(start, {
+      onBoot,
+      onWorker: (worker) => (durably.worker = worker),
+      onDeath: reportError,
+      onCancelled: ({ id, job_name, labels }) =>
+        durably.#dispatch({
+          type: "run:cancel",
+          timestamp: new Date().toISOString(),
+          sequence: 0,
+          runId: id,
+          jobName: job_name,
+          labels: JSON.parse(labels),
+        }),
+    })
+    durably.#port = port
+    return durably
+  }
+
+  /** Resolves when jobs can be triggered. Rejects with a `DurablyError`. */
+  get ready() {
+    const port = this.#port
+    return port === null
+      ? Promise.resolve()
+      : port.ready.catch((error) => {
+          port.close()
+          throw error
+        })
   }
 
   /**
@@ -156,14 +185,28 @@ export class Durably {
     return this.#json(`/steps?${query({ runId })}`)
   }
 
-  /** Cancel a pending or running run. @param {string} runId */
+  /**
+   * Cancel a pending or running run: its step is cancelled at its next `await`. A step that blocks the worker is ended
+   * with it, and another worker takes its place.
+   * @param {string} runId
+   */
   async cancel(runId) {
-    await this.#json(`/cancel?${query({ runId })}`, {})
+    const path = `/cancel?${query({ runId })}`
+    if (this.#port) await this.#checked(await this.#port.cancelRun(path, runId))
+    else await this.#json(path, {})
   }
 
   /** Make a failed or cancelled run pending again; its completed steps are kept. @param {string} runId */
   async retry(runId) {
     await this.#json(`/retry?${query({ runId })}`, {})
+  }
+
+  /**
+   * Send a signal to an active run; it is kept until a step waits for it.
+   * @param {string} runId @param {string} name @param {any} [payload]
+   */
+  async signal(runId, name, payload = null) {
+    await this.#json(`/signal?${query({ runId })}`, { name, payload })
   }
 
   /**
@@ -196,25 +239,14 @@ export class Durably {
   /** End the connection. The worker stops; unfinished runs go on at the next `connect`. */
   close() {
     this.#listening?.abort()
-    this.#end()
+    this.#port?.close()
   }
 
   #listen() {
     const listening = new AbortController()
     this.#listening = listening
     const dispatch = async () => {
-      for await (const event of this.#events("/runs/subscribe", listening.signal)) {
-        for (const type of [event.type, "*"]) {
-          for (const listener of this.#listeners.get(type) ?? []) {
-            try {
-              listener(event)
-            } catch (error) {
-              // A listener must not end the others' events; the page still hears of its error.
-              reportError(error)
-            }
-          }
-        }
-      }
+      for await (const event of this.#events("/runs/subscribe", listening.signal)) this.#dispatch(event)
     }
     dispatch()
       .catch((error) => {
@@ -224,6 +256,20 @@ export class Durably {
         // So that the next `on` listens again.
         if (this.#listening === listening) this.#listening = null
       })
+  }
+
+  /** @param {DurablyEvent} event */
+  #dispatch(event) {
+    for (const type of [event.type, "*"]) {
+      for (const listener of this.#listeners.get(type) ?? []) {
+        try {
+          listener(event)
+        } catch (error) {
+          // A listener must not end the others' events; the page still hears of its error.
+          reportError(error)
+        }
+      }
+    }
   }
 
   /** @param {string} path @param {AbortSignal} [signal] @returns {AsyncGenerator<DurablyEvent, void, void>} */
@@ -266,96 +312,6 @@ export class Durably {
       // Not durably's own answer (a proxy's page, say): its text is all there is.
     }
     throw new DurablyError(response.headers.get("durably-error") ?? "DurablyError", response.status, message)
-  }
-}
-
-/** HTTP over the messages of a worker. */
-class Port {
-  #worker
-  #lastId = 0
-  /** @type {Map<number, { answer: (response: Response) => void, refuse: (error: Error) => void, stream?: ReadableStreamDefaultController<Uint8Array> }>} */
-  #waiting = new Map()
-  #encoder = new TextEncoder()
-
-  /** @param {Worker} worker */
-  constructor(worker) {
-    this.#worker = worker
-  }
-
-  /**
-   * Boot the worker.
-   * @param {object} options @param {((sentence: string) => void) | undefined} onBoot
-   * @returns {Promise<void>}
-   */
-  start(options, onBoot) {
-    return new Promise((resolve, reject) => {
-      this.#worker.onerror = (event) => {
-        event.preventDefault()
-        reject(new DurablyError("DurablyError", 500, `The worker could not start: ${event.message ?? "its files cannot be loaded"}.`))
-      }
-      this.#worker.onmessage = ({ data }) => {
-        if (data.booting) {
-          onBoot?.(data.booting)
-        } else if (data.failed) {
-          reject(new DurablyError(data.failed.name, data.failed.status, data.failed.message))
-        } else if (data.ready) {
-          this.#worker.onmessage = ({ data }) => this.#receive(data)
-          this.#worker.onerror = null // from here on an error of the worker is the page's to see
-          resolve()
-        }
-      }
-      this.#worker.postMessage({ start: options })
-    })
-  }
-
-  /** @type {Send} */
-  send(path, { method = "GET", body = "", signal } = {}) {
-    const id = ++this.#lastId
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { answer: resolve, refuse: reject })
-      signal?.addEventListener("abort", () => this.#cancel(id))
-      this.#worker.postMessage({ id, method, url: path, headers: JSON_HEADERS, body })
-    })
-  }
-
-  /** @param {any} message */
-  #receive({ id, status, headers, body, stream, chunk, end, broken }) {
-    const waiting = this.#waiting.get(id)
-    if (!waiting) return
-    if (stream) {
-      const chunks = new ReadableStream({
-        start: (controller) => void (waiting.stream = controller),
-        cancel: () => this.#cancel(id),
-      })
-      waiting.answer(new Response(chunks, { status, headers }))
-    } else if (chunk !== undefined) {
-      waiting.stream?.enqueue(this.#encoder.encode(chunk))
-    } else if (end) {
-      this.#waiting.delete(id)
-      waiting.stream?.close()
-    } else if (broken) {
-      this.#waiting.delete(id)
-      waiting.stream?.error(new DurablyError("DurablyError", 500, broken))
-    } else {
-      this.#waiting.delete(id)
-      waiting.answer(new Response(body, { status, headers }))
-    }
-  }
-
-  /** End the worker, and all that waits for it. */
-  close() {
-    this.#worker.terminate()
-    const gone = new DurablyError("DurablyError", 503, "The connection was closed.")
-    for (const { refuse, stream } of this.#waiting.values()) {
-      refuse(gone)
-      stream?.error(gone)
-    }
-    this.#waiting.clear()
-  }
-
-  /** @param {number} id */
-  #cancel(id) {
-    if (this.#waiting.delete(id)) this.#worker.postMessage({ cancel: id })
   }
 }
 

@@ -4,13 +4,18 @@
  * The page sends `{start: {database, durability, jobs, packages}}` first, `jobs` as absolute URLs. The answer is
  * `{ready: true}` or `{failed: {name, status, message}}`, sent by `durably/browser/boot.py` or, before there is
  * Python, from here; on the way `{booting: sentence}`. After that, requests `{id, method, url, headers, body}`
- * and `{cancel: id}`, answered as `durably/browser/port.py` says.
+ * and `{cancel: id}`, answered as `durably/browser/port.py` says. Before `ready` comes `{worker: id, cancel: requests}`:
+ * the name by which others know this worker, and what a deputy sends to the database to cancel a run. At any time there
+ * may be a question, `{ask: id, left: workers}`, to be answered by `{told: id, left: workers}` (`durably/browser/page.py`);
+ * `{interrupts: name}` names the file through which a run can be interrupted, `{active: runs}` names the runs that are executed here from now on, `{dead: sentence}` says that Python has broken down.
  * Everything comes from this file's own folder; nothing is asked of any other origin.
  *
  * @module
  */
 
+import { Interrupts } from "./interrupt.js"
 import { openDatabase } from "./opfs.js"
+import { startPulse, stopPulse } from "./pulse.js"
 
 /** @typedef {{ wheel: string, packages: string[] }} Manifest */
 /** @typedef {{ database: string, durability: string, jobs: string[], packages: string[] }} Start */
@@ -39,7 +44,8 @@ self.addEventListener("message", async ({ data }) => {
     return
   }
   const port = await started
-  if (data.cancel !== undefined) port.cancel(data.cancel)
+  if (data.told !== undefined) port.page.told(data.told, JSON.stringify(data.left))
+  else if (data.cancel !== undefined) port.cancel(data.cancel)
   else port.receive(data.id, data.method, data.url, JSON.stringify(data.headers), data.body)
 })
 
@@ -59,9 +65,21 @@ async function start({ database, durability, jobs, packages }) {
   }
   tell("Opening the database")
   const { boot } = pyodide.pyimport("durably.browser.boot")
-  return await boot(database, JSON.stringify(await sources), durability, (/** @type {string} */ text) =>
-    self.postMessage(JSON.parse(text)),
-  )
+  const post = (/** @type {string} */ text) => self.postMessage(JSON.parse(text))
+  return await boot(database, JSON.stringify(await sources), durability, post, await openWayIn(pyodide))
+}
+
+/** Through which the page can interrupt Python, where the browser has what it takes. @param {any} pyodide */
+async function openWayIn(pyodide) {
+  const name = crypto.randomUUID()
+  try {
+    const interrupts = await Interrupts.open(pyodide, name)
+    if (interrupts) self.postMessage({ interrupts: name })
+    return interrupts
+  } catch (error) {
+    if (error instanceof DOMException || error instanceof TypeError) return null // opening the database will tell it better
+    throw error
+  }
 }
 
 async function bootPyodide() {
@@ -69,7 +87,10 @@ async function bootPyodide() {
   const base = new URL("./pyodide/", import.meta.url).href
   const [{ loadPyodide }, manifest] = await Promise.all([import(`${base}pyodide.mjs`), readManifest()])
   const pyodide = await loadPyodide({ indexURL: base, packages: manifest.packages })
+  pyodide._api.on_fatal = (/** @type {unknown} */ error) => self.postMessage({ dead: lastLine(error) })
   pyodide.registerJsModule("durably_bridge", {
+    startPulse,
+    stopPulse,
     openDatabase: (/** @type {string} */ name, /** @type {"full" | "relaxed"} */ durability) => openDatabase(name, { durability }),
   })
   const micropip = pyodide.pyimport("micropip")

@@ -8,23 +8,31 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from ..database import Statement
 from ..engine import Durably, create_durably
 from ..errors import DurablyError, ValidationError, describe
 from ..events import logger
 from ..http import create_durably_handler
 from ..jobs import JobDefinition
+from ..ledger import cancel_statements
+from ..queries import RUN_BY_ID
+from . import interrupts, page
 from .port import Port, Post
 
 JOBS_FOLDER = Path("/durably-jobs")
 
 
-async def boot(database: str, files: str, durability: str, post: Post) -> Port | None:
-    """Start, and tell the page by `post`: `{"ready": true}`, or `{"failed": {name, status, message}}`.
+async def boot(database: str, files: str, durability: str, post: Post, way_in: Any) -> Port | None:
+    """Start, and tell the page by `post`.
 
-    `files` is a JSON list of `[name, source]`; each becomes a module named like the file. Returns the port
-    to serve the page with, or `None` after a failure.
+    That is `{"worker": id, "cancel": requests}` and `{"ready": true}`, or `{"failed": {name, status, message}}`.
+    `files` is a JSON list of `[name, source]`; each becomes a module named like the file. `way_in` is an `Interrupts`
+    of the bridge, or null. Returns the port to serve the page with, or `None` after a failure.
     """
+    if way_in:
+        interrupts.of_this_worker = interrupts.Interrupts(way_in)
     try:
         port = await _start(database, files, durability, post)
     except DurablyError as error:
@@ -45,8 +53,23 @@ async def _start(database: str, files: str, durability: str, post: Post) -> Port
     durably = create_durably(database, durability=durability)
     for module in modules:
         _register_jobs(durably, module)
+    page.of_this_worker = page.Page(post)
+    # Before it has any run: where the page goes, it leaves a mark for this worker.
+    post(json.dumps({"worker": durably.worker_id, "cancel": cancel_requests()}))
     await durably.init()
-    return Port(create_durably_handler(durably), post)
+    return Port(create_durably_handler(durably), page.of_this_worker, post)
+
+
+def cancel_requests() -> list[str]:
+    """What the page's deputy sends to cancel a run while Python is busy: a look at it, and the deed.
+
+    Requests of the bridge, whose parameters `id`, `run_id` and `now` are left open.
+    """
+    find = Statement(RUN_BY_ID, {"id": None})
+    return [
+        json.dumps([mode, [[one.sql, one.params] for one in statements]])
+        for mode, statements in (("read", [find]), ("write", cancel_statements(None, None)))
+    ]
 
 
 def load_job_file(name: str, source: str) -> ModuleType:

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import describe
 from ..events import logger
 from ..http import DurablyHandler, Request
+from .page import Page
 
 Post = Callable[[str], None]
 """Sends one JSON text to the page."""
@@ -24,7 +25,8 @@ Post = Callable[[str], None]
 class Port:
     """Serves one page."""
 
-    def __init__(self, handler: DurablyHandler, post: Post) -> None:
+    def __init__(self, handler: DurablyHandler, page: Page, post: Post) -> None:
+        self.page = page
         self._handler = handler
         self._post = post
         self._tasks: dict[int, asyncio.Task[None]] = {}

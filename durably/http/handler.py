@@ -49,6 +49,7 @@ class DurablyHandler:
             "/steps": {"GET": self.steps},
             "/retry": {"POST": self.retry},
             "/cancel": {"POST": self.cancel},
+            "/signal": {"POST": self.signal},
         }
 
     async def handle(self, request: Request, base_path: str = "") -> Response:
@@ -129,6 +130,14 @@ class DurablyHandler:
 
     async def cancel(self, request: Request) -> Response:
         await self._durably.cancel(_run_id(request))
+        return Response.of_json({"success": True})
+
+    async def signal(self, request: Request) -> Response:
+        body = _json_object(request)
+        name = body.get("name")
+        if not isinstance(name, str) or not name:
+            raise ValidationError("name, the signal's, is missing")
+        await self._durably.signal(_run_id(request), name, body.get("payload"))
         return Response.of_json({"success": True})
 
     async def subscribe(self, request: Request) -> Response:

@@ -62,11 +62,11 @@ class Ledger:
     def names(self, kind: str = "step") -> list[str]:
         return [entry.name for entry in self.entries if entry.kind == kind]
 
-    def wait_for(self, kind: str, name: str, timeout: float = 30) -> None:
-        """Return once there is such an entry. Raises `AssertionError` after `timeout` seconds without."""
+    def wait_for(self, kind: str, name: str, timeout: float = 30, *, times: int = 1) -> None:
+        """Return once there are so many of this entry. Raises `AssertionError` after `timeout` seconds without."""
 
         def is_there() -> bool:
-            return any(entry.kind == kind and entry.name == name for entry in self._entries)
+            return sum(entry.kind == kind and entry.name == name for entry in self._entries) >= times
 
         with self._changed:
             assert self._changed.wait_for(is_there, timeout), f"no '{kind} {name}' in {self._entries}"

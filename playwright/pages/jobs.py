@@ -6,6 +6,7 @@ A step's result goes into the next step, so that an output is right only if ever
 from __future__ import annotations
 
 import asyncio
+import json
 from time import perf_counter
 
 from js import XMLHttpRequest
@@ -24,6 +25,8 @@ class Work(BaseModel):
     """How long each async step takes."""
     busy: float = 0
     """How long the plain step of `think` takes, in seconds."""
+    in_c: bool = False
+    """Whether `never_ends` is busy in code where nothing can interrupt it."""
 
 
 @job
@@ -52,13 +55,46 @@ async def think(step: StepContext, work: Work) -> int:
 
 
 def compute(work: Work, value: int) -> int:
-    request = XMLHttpRequest.new()
-    request.open("POST", f"{work.ledger}?step=think", False)
-    request.send()
+    send(work.ledger, "think")
     end = perf_counter() + work.busy
     while perf_counter() < end:
         pass
     return (value * 31 + 2) % MODULUS
+
+
+@job
+async def never_ends(step: StepContext, work: Work) -> int:
+    """A plain step without an end, after an async one."""
+    before = await step.run("before", link, work, "before", 1, 1)
+    return await step.run("loop", loop, work, before)
+
+
+def loop(work: Work, value: int) -> int:
+    send(work.ledger, "loop")
+    if work.in_c:
+        sum(range(10**15))
+    while True:
+        value += 1
+
+
+@job
+async def breaks_its_tab(step: StepContext, work: Work) -> int:
+    """A step that ends the worker as a lack of memory does."""
+    before = await step.run("before", link, work, "before", 1, 1)
+    return await step.run("break", break_down, work, before)
+
+
+def break_down(work: Work, value: int) -> int:
+    send(work.ledger, "break")
+    json.loads("[" * 100_000)  # overflows the stack of the worker, and not only Python's
+    return value
+
+
+@job
+async def asks(step: StepContext, work: Work) -> str:
+    """Waits for a person."""
+    await note(work.ledger, "asks")
+    return str(await step.wait_for_signal("answer"))
 
 
 @job
@@ -83,3 +119,10 @@ async def rows(tx: UserTransaction, work: Work) -> list[int]:
 
 async def note(ledger: str, name: str) -> None:
     await pyfetch(f"{ledger}?step={name}", method="POST")
+
+
+def send(ledger: str, name: str) -> None:
+    """The same for a plain step."""
+    request = XMLHttpRequest.new()
+    request.open("POST", f"{ledger}?step={name}", False)
+    request.send()

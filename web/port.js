@@ -1,0 +1,360 @@
+/**
+ * The page's end of its worker: HTTP over messages, and the worker's life.
+ *
+ * The worker is booted here, and booted again where it has died, where it does not answer, and where the page comes
+ * back from the back/forward cache. Its runs go on from their checkpoints by themselves. Of the requests under way
+ * those that only read are made again; any other is refused, as it may or may not have been done.
+ *
+ * @module
+ */
+
+import { DurablyError } from "./durably-error.js"
+import { leaveMark, marked, sweepMarks } from "./marks.js"
+
+/** How long an urgent request waits for an answer before the worker is taken to be blocked. */
+const URGENT_PATIENCE_MS = 200
+/** How long an interrupted worker may take to answer, before it is ended. */
+const INTERRUPT_PATIENCE_MS = 600
+/** How long the deputy may take. */
+const DEPUTY_PATIENCE_MS = 5000
+const JSON_HEADERS = { "content-type": "application/json" }
+
+/**
+ * @typedef {{ database: string, durability: string, jobs: string[], packages: string[] }} Start
+ * @typedef {{ method?: string, body?: string, signal?: AbortSignal }} Init
+ * @typedef {{ method: string, url: string, body: string }} Request
+ * @typedef {object} Waiting
+ * @property {Request} request
+ * @property {(response: Response) => void} answer
+ * @property {(error: Error) => void} refuse
+ * @property {ReadableStreamDefaultController<Uint8Array>} [stream]
+ *
+ * @typedef {{ id: string, job_name: string, labels: string }} CancelledRun  as the store keeps it
+ */
+
+export class Port {
+  #options
+  #onBoot
+  #onWorker
+  #onDeath
+  #onCancelled
+  /** @type {Worker} */ #worker
+  /** @type {string | null} the name of the Python worker */ #workerId = null
+  /** @type {string[]} what the deputy sends to cancel a run, with its parameters left open */ #cancelRequests = []
+  /** @type {Promise<void>} settles when the worker can be spoken to, or never will be */ #ready
+  #isReady = false
+  /** @type {string | null} the name by which the worker can be interrupted */ #interrupts = null
+  /** @type {string[]} the runs that the worker executes */ #active = []
+  /** @type {"no" | "yes" | "frozen"} */ #closed = "no"
+  #lastId = 0
+  /** @type {Map<number, Waiting>} */ #waiting = new Map()
+  #encoder = new TextEncoder()
+
+  /**
+   * @param {Start} options
+   * @param {object} listeners
+   * @param {(sentence: string) => void} [listeners.onBoot]  told what is happening while Python starts
+   * @param {(worker: Worker) => void} listeners.onWorker  told of each worker that is started
+   * @param {(error: Error) => void} listeners.onDeath  told when the worker has died and cannot be replaced
+   * @param {(run: CancelledRun) => void} listeners.onCancelled  told of a run that the deputy has cancelled
+   */
+  constructor(options, { onBoot, onWorker, onDeath, onCancelled }) {
+    this.#options = options
+    this.#onBoot = onBoot
+    this.#onWorker = onWorker
+    this.#onDeath = onDeath
+    this.#onCancelled = onCancelled
+    addEventListener("pagehide", this.#leave)
+    addEventListener("pageshow", this.#comeBack)
+    sweepMarks()
+    this.#worker = this.#newWorker()
+    this.#ready = this.#boot()
+  }
+
+  /** Resolves when the first worker is up. Rejects with a `DurablyError` where it cannot be. */
+  get ready() {
+    return this.#ready
+  }
+
+  /** @param {string} path @param {Init} [init] @returns {Promise<Response>} */
+  send(path, { method = "GET", body = "", signal } = {}) {
+    if (this.#closed === "yes") return Promise.reject(gone())
+    const id = ++this.#lastId
+    return new Promise((resolve, reject) => {
+      const request = { method, url: path, body }
+      this.#waiting.set(id, { request, answer: resolve, refuse: reject })
+      signal?.addEventListener("abort", () => this.#cancel(id))
+      if (this.#isReady) this.#post(id, request)
+    })
+  }
+
+  /**
+   * Cancel a run even if the worker is blocked: then the deputy does it, and if it is the run that blocks the worker,
+   * the worker is ended and another one booted.
+   * @param {string} path @param {string} runId @returns {Promise<Response>}
+   */
+  async cancelRun(path, runId) {
+    const answered = this.send(path, { method: "POST", body: "{}" })
+    if (!this.#isReady) return await answered
+    const late = Symbol("late")
+    const first = await Promise.race([answered, pause(URGENT_PATIENCE_MS).then(() => late)])
+    if (first !== late) return await answered
+    if (this.#active.includes(runId)) {
+      if (await this.#interrupted(runId, answered)) return await answered
+      answered.catch(() => {}) // it is refused as soon as its worker is ended
+      return await this.#endAndCancel(runId)
+    }
+    // The worker is busy with another run, which it keeps. In time it will answer; the deputy may be faster.
+    return await Promise.any([answered, this.#cancelByDeputy(runId)])
+  }
+
+  /** End the worker, and all that waits for it. */
+  close() {
+    this.#closed = "yes"
+    removeEventListener("pagehide", this.#leave)
+    removeEventListener("pageshow", this.#comeBack)
+    this.#endWorker()
+    for (const { refuse, stream } of this.#waiting.values()) {
+      refuse(gone())
+      stream?.error(gone())
+    }
+    this.#waiting.clear()
+  }
+
+  // -- the worker's life ------------------------------------------------------------------------------
+
+  #newWorker() {
+    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "durably" })
+    this.#onWorker(worker)
+    return worker
+  }
+
+  /** @returns {Promise<void>} */
+  #boot() {
+    const worker = this.#worker
+    return new Promise((resolve, reject) => {
+      worker.onerror = (event) => {
+        event.preventDefault()
+        reject(new DurablyError("DurablyError", 500, `The worker could not start: ${event.message ?? "its files cannot be loaded"}.`))
+      }
+      worker.onmessage = ({ data }) => {
+        if (data.booting) {
+          this.#onBoot?.(data.booting)
+        } else if (data.failed) {
+          reject(new DurablyError(data.failed.name, data.failed.status, data.failed.message))
+        } else if (data.ready) {
+          worker.onerror = null // from here on an error of the worker is the page's to see
+          this.#isReady = true
+          for (const [id, { request }] of this.#waiting) this.#post(id, request)
+          resolve()
+        } else {
+          this.#receive(data)
+        }
+      }
+      worker.postMessage({ start: this.#options })
+    })
+  }
+
+  /** Boot another worker in the place of one that is gone. */
+  #replace() {
+    for (const [id, { request, refuse }] of this.#waiting) {
+      if (request.method === "GET") continue
+      this.#waiting.delete(id)
+      refuse(new DurablyError("ConnectionLostError", 503, "The worker ended before it answered; what was asked for may or may not have been done."))
+    }
+    this.#worker = this.#newWorker()
+    this.#ready = this.#boot()
+    this.#ready.catch((error) => {
+      this.close()
+      this.#onDeath(error)
+    })
+  }
+
+  #endWorker() {
+    if (this.#workerId !== null) leaveMark(this.#workerId)
+    this.#worker.onmessage = this.#worker.onerror = null
+    this.#worker.terminate()
+    this.#isReady = false
+    this.#workerId = this.#interrupts = null
+    this.#active = []
+  }
+
+  #leave = () => {
+    this.#closed = "frozen"
+    this.#endWorker()
+  }
+
+  #comeBack = (/** @type {PageTransitionEvent} */ { persisted }) => {
+    if (!persisted || this.#closed !== "frozen") return
+    this.#closed = "no"
+    this.#replace()
+  }
+
+  /** Break into Python, if that can be; whether it answers then. @param {string} runId @param {Promise<Response>} answered */
+  async #interrupted(runId, answered) {
+    if (this.#interrupts === null) return false
+    const deputy = new Deputy()
+    try {
+      const late = pause(INTERRUPT_PATIENCE_MS).then(() => false)
+      deputy.ask({ interrupt: { name: this.#interrupts, runId } }).catch(reportError)
+      return await Promise.race([answered.then(() => true), late])
+    } finally {
+      deputy.end()
+    }
+  }
+
+  /** End the worker that a run blocks, cancel the run, and boot another worker. @param {string} runId */
+  async #endAndCancel(runId) {
+    this.#endWorker()
+    try {
+      return await this.#cancelByDeputy(runId)
+    } catch (error) {
+      return problem("StorageError", 503, `Run ${runId} could not be cancelled: ${error instanceof Error ? error.message : error}.`)
+    } finally {
+      if (this.#closed === "no") this.#replace()
+    }
+  }
+
+  /** @param {string} runId */
+  async #cancelByDeputy(runId) {
+    const deputy = new Deputy()
+    try {
+      const now = Date.now()
+      const { database, durability } = this.#options
+      const requests = this.#cancelRequests.map((request) => filledIn(request, { id: runId, run_id: runId, now }))
+      const { replies } = await deputy.ask({ database, durability, requests })
+      const [found, did] = replies.map(firstResult)
+      const [run] = records(found)
+      if (!run) return problem("NotFoundError", 404, `there is no run ${runId}`)
+      const cancelled = /** @type {CancelledRun[]} */ (records(did))
+      if (!cancelled.length) return problem("ConflictError", 409, `run ${runId} is ${run.status} and cannot be cancelled`)
+      this.#announce(cancelled)
+      // The worker that takes the place of the old one has not heard of it.
+      if (!this.#isReady) for (const run of cancelled) this.#onCancelled(run)
+      return new Response(JSON.stringify({ success: true }))
+    } finally {
+      deputy.end()
+    }
+  }
+
+  /** Tell every tab, as `durably/neighbours.py` would. @param {CancelledRun[]} cancelled */
+  #announce(cancelled) {
+    const tabs = new BroadcastChannel(`durably:${this.#options.database}`)
+    for (const { id, job_name, labels } of cancelled) {
+      const facts = { run_id: JSON.stringify([id]), job_name: JSON.stringify([job_name]), labels: `[${labels}]` }
+      tabs.postMessage(JSON.stringify({ durably: 1, from: "deputy", kind: "event", type: "run:cancel", at: Date.now(), facts }))
+    }
+    tabs.close()
+  }
+
+  // -- messages ----------------------------------------------------------------------------------------
+
+  /** @param {number} id @param {Request} request */
+  #post(id, { method, url, body }) {
+    this.#worker.postMessage({ id, method, url, headers: JSON_HEADERS, body })
+  }
+
+  /** @param {any} message */
+  #receive({ id, status, headers, body, stream, chunk, end, broken, ask, left, active, interrupts, worker, cancel, dead }) {
+    if (ask !== undefined) return this.#worker.postMessage({ told: ask, left: marked(left) })
+    if (worker !== undefined) {
+      this.#workerId = worker
+      this.#cancelRequests = cancel
+      return
+    }
+    if (interrupts !== undefined) return void (this.#interrupts = interrupts)
+    if (active !== undefined) return void (this.#active = active)
+    if (dead !== undefined) return this.#died()
+    const waiting = this.#waiting.get(id)
+    if (!waiting) return
+    if (stream) {
+      // A stream that was under way when its worker was replaced goes on: its reader sees the present state again.
+      if (!waiting.stream) this.#answerWithStream(id, waiting, status, headers)
+    } else if (chunk !== undefined) {
+      waiting.stream?.enqueue(this.#encoder.encode(chunk))
+    } else if (end) {
+      this.#waiting.delete(id)
+      waiting.stream?.close()
+    } else if (broken) {
+      this.#waiting.delete(id)
+      waiting.stream?.error(new DurablyError("DurablyError", 500, broken))
+    } else {
+      this.#waiting.delete(id)
+      if (waiting.stream) waiting.stream.error(new DurablyError(headers["durably-error"] ?? "DurablyError", status, JSON.parse(body).error))
+      else waiting.answer(new Response(body, { status, headers }))
+    }
+  }
+
+  /** @param {number} id @param {Waiting} waiting @param {number} status @param {Record<string, string>} headers */
+  #answerWithStream(id, waiting, status, headers) {
+    const chunks = new ReadableStream({
+      start: (controller) => void (waiting.stream = controller),
+      cancel: () => this.#cancel(id),
+    })
+    waiting.answer(new Response(chunks, { status, headers }))
+  }
+
+  /** Python is dead, the worker around it not: no mark is left, for this was a crash. */
+  #died() {
+    this.#workerId = null
+    this.#endWorker()
+    this.#replace()
+  }
+
+  /** @param {number} id */
+  #cancel(id) {
+    if (this.#waiting.delete(id) && this.#isReady) this.#worker.postMessage({ cancel: id })
+  }
+}
+
+/** A worker that speaks to the database while the one with Python cannot. */
+class Deputy {
+  #worker = new Worker(new URL("./deputy.js", import.meta.url), { type: "module", name: "durably-deputy" })
+
+  /** @param {object} message @returns {Promise<any>} */
+  async ask(message) {
+    const answer = new Promise((resolve) => (this.#worker.onmessage = ({ data }) => resolve(data)))
+    this.#worker.postMessage(message)
+    const late = pause(DEPUTY_PATIENCE_MS).then(() => ({ failed: "the database did not answer" }))
+    const said = await Promise.race([answer, late])
+    if (said.failed) throw new Error(said.failed)
+    return said
+  }
+
+  end() {
+    this.#worker.terminate()
+  }
+}
+
+/** What a request's first statement gave. @param {any} reply @returns {[string[], unknown[][], number]} */
+function firstResult(reply) {
+  const results = JSON.parse(typeof reply === "string" ? reply : new TextDecoder().decode(reply[0]))
+  if (results.error) throw new Error(results.error[1])
+  return results[0]
+}
+
+function gone() {
+  return new DurablyError("DurablyError", 503, "The connection was closed.")
+}
+
+/** @param {number} milliseconds */
+function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds))
+}
+
+/** The answer that the HTTP API would give. @param {string} name @param {number} status @param {string} sentence */
+function problem(name, status, sentence) {
+  return new Response(JSON.stringify({ error: sentence }), { status, headers: { "durably-error": name } })
+}
+
+/** A request of the bridge with its open parameters filled in. @param {string} request @param {Record<string, unknown>} values */
+function filledIn(request, values) {
+  const [mode, statements] = JSON.parse(request)
+  const filled = (/** @type {object} */ open) => Object.fromEntries(Object.keys(open).map((name) => [name, values[name]]))
+  return JSON.stringify([mode, statements.map((/** @type {[string, object]} */ [sql, open]) => [sql, filled(open)])])
+}
+
+/** The rows of a result of the bridge as objects. @param {[string[], unknown[][], number]} result @returns {Record<string, any>[]} */
+function records([columns, rows]) {
+  return rows.map((row) => Object.fromEntries(columns.map((name, place) => [name, row[place]])))
+}
