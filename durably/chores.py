@@ -9,7 +9,7 @@ from datetime import timedelta
 from .clock import EpochMs
 from .events import RunDeleted, RunTriggered
 from .schedules import due_ticks
-from .session import Services
+from .services import Services
 
 PURGE_EVERY_MS = 60_000
 """How often an idle worker looks for runs that were kept long enough."""

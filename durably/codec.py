@@ -65,6 +65,11 @@ class CodecError(Exception):
         self.reason = reason
 
 
+def is_text(value: object) -> bool:
+    """Whether it is a text that every database and wire can take: one without lone surrogates."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def encode(value: Any) -> Stored:
     """The stored form of `value`. Raises `CodecError` for what could not be read back equal."""
     if type(value) is bytes:

@@ -26,7 +26,7 @@ from .migrations import migrate
 from .neighbours import Channel, Neighbours, NoChannel
 from .plugins import Plugin
 from .records import StorageInfo
-from .session import Services
+from .services import Services
 from .storage import export_image, import_image
 from .store import Store
 from .worker import Worker, WorkerOptions

@@ -42,6 +42,8 @@ class RunStarted(Event):
     type = "run:start"
     payload: Any
     worker_id: str
+    generation: int = 0
+    """The claim that it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,9 @@ class LogWritten(Event):
     message: str
     data: Any = None
     step_name: str | None = None
+    worker_id: str = ""
+    generation: int = 0
+    """The claim under which it was written, and who had it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,14 @@ from enum import Enum
 from typing import Any
 
 from .calls import executing_run, interruptible
-from .clock import unbroken
+from .clock import finishes_within, unbroken
 from .errors import DurablyError, LeaseLostError, RunTimeoutError, StoreFailedError, describe, leaves
 from .events import RunCompleted, RunFailed, RunStarted, logger
 from .jobs import JobDefinition
-from .records import RunStatus
+from .records import Progress, RunStatus
 from .rows import Claim, StoredRun
-from .session import Services, Session, ours
+from .services import Services, ours
+from .session import Session
 from .step import Children, StepContext
 
 
@@ -53,6 +54,7 @@ class Execution:
         self._keep_steps = keep_steps
         self._is_shutting_down = is_shutting_down
         self._session: Session | None = None
+        self._deadline: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._interruption: Interruption | None = None
@@ -65,6 +67,11 @@ class Execution:
     def is_parked(self) -> bool:
         """Whether the run waits and its slot is given back."""
         return self._session is not None and self._session.parked.is_set()
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the run has said last; the store hears of it a moment later."""
+        return None if self._session is None else self._session.progress
 
     def start(self) -> asyncio.Task[None]:
         """Begin, as a task of its own."""
@@ -83,13 +90,22 @@ class Execution:
             self._session.poke()
 
     async def ended_or_parked(self) -> None:
-        """Return when this execution needs its slot no more. Raises what broke it, which no job can."""
+        """Return when this execution needs its slot no more.
+
+        Raises what broke it, which no job can, and `StorageError` if it cannot be parked: then it goes on waiting.
+        """
         assert self._task is not None, "only what has begun can end"
         while not self._task.done() and not self.is_parked:
-            sign = self._begun if self._session is None else self._session.parked
-            waiter = asyncio.ensure_future(sign.wait())
-            await asyncio.wait({self._task, waiter}, return_when=asyncio.FIRST_COMPLETED)
-            waiter.cancel()
+            session = self._session
+            if session is not None and session.stuck.is_set() and session.park_error is not None:
+                raise session.park_error
+            signs = [self._begun] if session is None else [session.parked, session.stuck]
+            waiters = [asyncio.ensure_future(sign.wait()) for sign in signs]
+            try:
+                await asyncio.wait({self._task, *waiters}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for waiter in waiters:
+                    waiter.cancel()
         if self._task.done():
             self._task.result()
 
@@ -108,45 +124,47 @@ class Execution:
 
     async def _run(self) -> None:
         session: Session | None = None
-        deadline: asyncio.Task[None] | None = None
         executing_run.set(self.stored.id)
         try:
             steps = await ours(self._services.store.steps_of(self.stored.id))
             session = self._session = Session(self._services, self.stored, steps)
             self._begun.set()
             if self._definition.timeout is not None:
-                deadline = asyncio.ensure_future(self._watch_timeout(session, self._definition.timeout))
+                self._deadline = asyncio.ensure_future(self._watch_timeout(session, self._definition.timeout))
             step = StepContext(session, self._children)
             payload = self._definition.load_payload(self.stored.payload)
-            session.emit(RunStarted, payload=payload, worker_id=self._worker_id)
+            session.emit(RunStarted, payload=payload, worker_id=self._worker_id, generation=session.run.generation)
             output = self._definition.dump_output(await interruptible(self._definition.run(step, payload)))
             async with session.holding():
                 await unbroken(ours(self._complete(session, output)))
-        except StoreFailedError as error:
-            # Not the job's fault. The worker takes the run for an orphan and frees it when it can write.
-            raise error.cause from error
-        except asyncio.CancelledError as error:
-            await self._cancelled(session, error)
-        except Exception as error:  # noqa: BLE001 - whatever a job raises is the outcome of its run
-            await self._fail(session, error)
-        except BaseException as error:  # noqa: BLE001 - control flow, ours or the job's
+        except BaseException as error:  # noqa: BLE001 - whatever a job raises is the outcome of its run
             await self._ended_by(session, error)
         finally:
-            if deadline is not None:
-                deadline.cancel()
+            self._stop_watching()
             if session is not None:
                 await session.close()
 
     async def _ended_by(self, session: Session | None, error: BaseException) -> None:
-        if session is not None and session.lost and any(isinstance(leaf, LeaseLostError) for leaf in leaves(error)):
-            logger.info("run %s went to another worker", self.stored.id)
-        elif isinstance(error, KeyboardInterrupt):
+        # From here on the time that a run may take is no concern: its outcome is known.
+        self._stop_watching()
+        refused = next((leaf for leaf in leaves(error) if isinstance(leaf, StoreFailedError)), None)
+        if refused is not None:
+            # Not the job's fault. The worker takes the run for an orphan and frees it when it can write.
+            raise refused.cause from error
+        if isinstance(error, KeyboardInterrupt):
             await self._hand_back(session)
             raise error
+        if session is not None and session.lost:
+            # Whatever its code raised on the way out: the run is somebody else's, or has its end already.
+            logger.info("run %s was taken over or ended elsewhere", self.stored.id, exc_info=error)
+        elif isinstance(error, asyncio.CancelledError):
+            await self._cancelled(session, error)
         else:
             await self._fail(session, error)
 
     async def _complete(self, session: Session, output: str) -> None:
+        self._stop_watching()
+        await session.settle()
         stored = await self._services.store.finish(
             session.claim,
             RunStatus.COMPLETED,
@@ -165,19 +183,30 @@ class Execution:
             )
 
     async def _fail(self, session: Session | None, error: BaseException) -> None:
-        failed_step = session.failed_step(error) if session else None
-        text = describe(error)
         if not isinstance(error, DurablyError):
             logger.info("run %s of job %s failed", self.stored.id, self.stored.job_name, exc_info=error)
-        async with session.holding() if session else nullcontext():
-            stored = await self._services.store.finish(
-                self.claim,
-                RunStatus.FAILED,
-                error=text,
-                failed_step_name=failed_step,
-                progress=session.take_progress() if session else None,
-                now=self._services.clock.now(),
-            )
+        try:
+            async with session.holding() if session else nullcontext():
+                await unbroken(self._write_failure(session, error))
+        except asyncio.CancelledError:
+            # Late: the failure is written, or the run is parked and whoever claims it next comes to the same end.
+            logger.info("run %s was interrupted when it had failed", self.stored.id)
+        except LeaseLostError:
+            logger.info("run %s was taken over or ended elsewhere", self.stored.id)
+
+    async def _write_failure(self, session: Session | None, error: BaseException) -> None:
+        text = describe(error)
+        failed_step = session.failed_step(error) if session else None
+        if session is not None:
+            await session.settle()
+        stored = await self._services.store.finish(
+            self.claim,
+            RunStatus.FAILED,
+            error=text,
+            failed_step_name=failed_step,
+            progress=session.take_progress() if session else None,
+            now=self._services.clock.now(),
+        )
         if stored is not None and session is not None:
             session.emit(RunFailed, error=text, failed_step_name=failed_step)
 
@@ -197,17 +226,21 @@ class Execution:
     async def _hand_back(self, session: Session | None) -> None:
         if not self.is_parked:
             progress = session.take_progress() if session else None
-            await self._services.store.release(self.claim, progress, self._services.clock.now())
+            await unbroken(self._services.store.release(self.claim, progress, self._services.clock.now()))
+
+    def _stop_watching(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     async def _watch_timeout(self, session: Session, timeout: float) -> None:
         """Interrupt the run once it has been at work for `timeout` seconds; time in which it waits is not counted."""
-        clock = self._services.clock
+        # Measured by sleeping, not by comparing instants: a clock that is set ends no run, and spares none.
         while True:
-            await session.gate()
-            stored = session.run
-            assert stored.claimed_at is not None, "a claimed run has its moment"
-            used = stored.active_ms + clock.now() - stored.claimed_at
-            if used >= timeout * 1000:
+            try:
+                await session.gate()
+            except LeaseLostError:
+                return
+            left = timeout - session.run.active_ms / 1000
+            if left <= 0 or not await finishes_within(self._services.clock, session.parked.wait(), left):
                 self.interrupt(Interruption.TIMEOUT)
                 return
-            await clock.sleep(timeout - used / 1000)

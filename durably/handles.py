@@ -12,6 +12,7 @@ import pydantic
 from pydantic import BaseModel
 
 from .clock import EpochMs, from_datetime, to_datetime, to_seconds
+from .codec import is_text
 from .errors import NotFoundError, ValidationError
 from .jobs import InputT, JobDefinition, OutputT, Registry, sentence
 from .records import Run, RunStatus
@@ -43,8 +44,9 @@ class TriggerRules:
         for key, value in labels.items():
             if not isinstance(key, str) or not _LABEL_KEY.fullmatch(key):
                 raise ValidationError(f"label key {key!r} is not made of letters, digits and . _ / -")
-            if not _is_text(value):
-                raise ValidationError(f"label {key!r} must be a text, got {value!r}")
+            # SQLite's JSON functions end a text at a NUL.
+            if not is_text(value) or "\0" in value:
+                raise ValidationError(f"label {key!r} must be a text without NUL, got {value!r}")
         return dict(labels)
 
 
@@ -67,7 +69,7 @@ class Trigger:
             ("idempotency_key", self.idempotency_key),
             ("concurrency_key", self.concurrency_key),
         ):
-            if key is not None and (not _is_text(key) or not key):
+            if key is not None and (not key or not is_text(key)):
                 raise ValidationError(f"{option} must be a non-empty text, got {key!r}")
         if self.coalesce not in (None, "skip") or (self.coalesce and not self.concurrency_key):
             raise ValidationError(f"coalesce may be 'skip', beside a concurrency_key; got {self.coalesce!r}")
@@ -258,8 +260,3 @@ class JobHandles:
 
     def __contains__(self, key: object) -> bool:
         return key in self._by_name or key in self._by_key
-
-
-def _is_text(value: object) -> bool:
-    """Whether it is a text that every database and wire can take: one without lone surrogates."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)

@@ -17,6 +17,7 @@ import pydantic
 from pydantic import ConfigDict, TypeAdapter
 
 from .clock import EpochMs, to_datetime, to_seconds
+from .codec import is_text
 from .errors import ValidationError
 from .records import Progress, Run
 from .rows import StoredRun
@@ -89,7 +90,8 @@ def define_job(
     seconds = None if timeout is None else to_seconds(timeout)
     if seconds is not None and not seconds > 0:
         raise ValueError(f"job {name!r}: the timeout must be more than 0 seconds, got {timeout!r}")
-    if not isinstance(name, str) or not name.strip():
+    # SQLite's JSON functions end a text at a NUL.
+    if not is_text(name) or not name.strip() or "\0" in name:
         raise ValueError(f"a job needs a name, a non-empty text; got {name!r}")
     if not inspect.iscoroutinefunction(run):
         raise TypeError(f"job '{name}': run must be an async function (async def) that takes (step, payload)")

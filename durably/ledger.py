@@ -30,6 +30,14 @@ class StoredLog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewLog(StoredLog):
+    """A line to be stored, with the claim under which it was written."""
+
+    worker_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSchedule:
     """A row of `durably_schedules`."""
 
@@ -115,8 +123,8 @@ class Ledger:
 
     # -- logs ----------------------------------------------------------------------------------------
 
-    async def put_logs(self, lines: Sequence[StoredLog]) -> None:
-        """Append lines; those of runs that are gone are dropped."""
+    async def put_logs(self, lines: Sequence[NewLog]) -> None:
+        """Append lines; those of runs that are gone, or had gone to another worker, are dropped."""
         await self._database.execute(*(Statement(book.INSERT_LOG, asdict(line)) for line in lines))
 
     async def logs_of(self, run_id: str) -> list[StoredLog]:

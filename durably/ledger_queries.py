@@ -39,9 +39,12 @@ WHERE id = :run_id AND status = 'running' AND generation = :generation AND EXIST
 
 # --- logs -----------------------------------------------------------------------------------------
 
+# Lines are stored a moment after they were written: then their worker may have parked the run and claimed it
+# again. What is kept out are the lines of a worker that has lost the run to another.
 INSERT_LOG = """
 INSERT INTO durably_logs (run_id, step_name, level, message, data, created_at)
-SELECT id, :step_name, :level, :message, :data, :created_at FROM durably_runs WHERE id = :run_id
+SELECT id, :step_name, :level, :message, :data, :created_at FROM durably_runs
+WHERE id = :run_id AND (generation = :generation OR worker_id = :worker_id)
 """
 
 LOGS_OF_RUN = "SELECT * FROM durably_logs WHERE run_id = :run_id ORDER BY id"

@@ -35,10 +35,13 @@ from .neighbours import Neighbours
 from .records import Log, Run, RunStatus, Schedule, Step
 from .rows import NewRun, StoredRun
 from .schedules import checked_cron, checked_every
-from .session import Services
+from .services import Services
 from .subscription import follow
 from .views import log_view, schedule_view, step_view
 from .worker import Worker
+
+_MOST_ROWS = 2**63 - 1
+"""SQLite knows no larger number."""
 
 Job = JobDefinition[Any, Any] | JobHandle[Any, Any] | str
 
@@ -84,8 +87,8 @@ class Runs:
             statuses=statuses,
             job_names=None if job_name is None else _several(job_name),
             labels=dict(labels or {}),
-            limit=limit,
-            offset=offset,
+            limit=None if limit is None else min(limit, _MOST_ROWS),
+            offset=min(offset, _MOST_ROWS),
         )
         return [self._registry.typed(stored) for stored in found]
 
@@ -144,6 +147,7 @@ class Runs:
             bus=self._services.bus,
             clock=self._services.clock,
             find_run=self.get_run,
+            find_execution=lambda run: self._worker.execution_of(run.id, run.generation),
             polling_interval=self._polling_interval,
         )
 
@@ -259,7 +263,7 @@ class Runs:
             raise ValidationError("give every or cron, one of them")
         if catch_up not in ("one", "all", "skip"):
             raise ValidationError(f"catch_up must be 'one', 'all' or 'skip', got {catch_up!r}")
-        if not isinstance(key, str) or not key:
+        if not key or not codec.is_text(key) or "\0" in key:
             raise ValidationError(f"a schedule needs a key, a non-empty text; got {key!r}")
         now = self._now()
         every_ms = None if every is None else checked_every(every)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import to_json
 
 from .clock import from_datetime
 from .events import LogWritten
-from .ledger import Ledger, StoredLog
+from .ledger import Ledger, NewLog
 
 if TYPE_CHECKING:
     from .engine import Durably
@@ -35,7 +35,7 @@ class LogPersistence:
     name = "log-persistence"
 
     def __init__(self) -> None:
-        self._lines: list[StoredLog] = []
+        self._lines: list[NewLog] = []
         self._writing = False
         self._ledger: Ledger | None = None
 
@@ -47,14 +47,15 @@ class LogPersistence:
     async def _keep(self, event: LogWritten) -> None:
         assert self._ledger is not None, "a listener has been installed"
         assert event.run_id is not None, "a log line is a run's"
-        data = None if event.data is None else to_json(event.data, fallback=repr, inf_nan_mode="strings").decode()
         self._lines.append(
-            StoredLog(
+            NewLog(
                 run_id=event.run_id,
+                worker_id=event.worker_id,
+                generation=event.generation,
                 step_name=event.step_name,
                 level=event.level,
                 message=event.message.encode("utf-8", "backslashreplace").decode(),
-                data=data,
+                data=_as_json(event.data),
                 created_at=from_datetime(event.timestamp),
             )
         )
@@ -71,3 +72,13 @@ class LogPersistence:
                     raise
         finally:
             self._writing = False
+
+
+def _as_json(data: Any) -> str | None:
+    """What came with a line, as JSON text. No line is lost because of it: what JSON cannot take becomes its `repr`."""
+    if data is None:
+        return None
+    try:
+        return to_json(data, fallback=repr, inf_nan_mode="strings").decode()
+    except (ValueError, TypeError, RecursionError):  # it contains itself, say, or half a surrogate pair
+        return to_json(ascii(data)).decode()

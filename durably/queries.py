@@ -159,7 +159,7 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND worke
 
 # --- runs: an execution's -------------------------------------------------------------------------
 
-# Fenced: selects no row, and so inserts none, once the claim is over.
+# Fenced: selects no row, and so inserts none, once the claim is over. What is completed stays as it is.
 PUT_STEP = """
 INSERT INTO durably_steps
   (run_id, name, step_index, status, output, error, attempt, wake_at, signal, child_id, started_at, completed_at)
@@ -170,6 +170,7 @@ ON CONFLICT (run_id, name) DO UPDATE SET
   step_index = excluded.step_index, status = excluded.status, output = excluded.output, error = excluded.error,
   attempt = excluded.attempt, wake_at = excluded.wake_at, signal = excluded.signal, child_id = excluded.child_id,
   started_at = excluded.started_at, completed_at = excluded.completed_at
+WHERE durably_steps.status <> 'completed'
 """
 
 # The step in flight when its run was cancelled or ran out of time. Fenced by the generation, which neither changes.
@@ -180,8 +181,10 @@ FROM durably_runs WHERE id = :run_id AND status IN ('running', 'cancelled') AND 
 ON CONFLICT (run_id, name) DO UPDATE SET
   status = 'cancelled', attempt = excluded.attempt, wake_at = NULL, started_at = excluded.started_at,
   completed_at = excluded.completed_at
+WHERE durably_steps.status <> 'completed'
 """
 
+# After `PUT_STEP` in its batch, and only if that has written.
 ADVANCE_RUN = """
 UPDATE durably_runs SET
   current_step_index = CASE WHEN :completed THEN max(current_step_index, :step_index) ELSE current_step_index END,
@@ -189,7 +192,7 @@ UPDATE durably_runs SET
   crash_count = CASE WHEN :completed THEN 0 ELSE crash_count END,
   suspect_step = CASE WHEN :completed THEN NULL ELSE suspect_step END,
   progress = coalesce(:progress, progress), heartbeat_at = :now, updated_at = :now
-WHERE id = :run_id AND status = 'running' AND generation = :generation
+WHERE id = :run_id AND status = 'running' AND generation = :generation AND changes() = 1
 RETURNING id
 """
 
@@ -213,6 +216,13 @@ WHERE id = :run_id AND status = 'running' AND generation = :generation
 RETURNING *
 """
 
+# After `FINISH_RUN` in its batch: what a job has left waiting waits no more.
+END_WAITS = """
+UPDATE durably_steps SET status = 'cancelled', completed_at = :now
+WHERE run_id = :run_id AND status = 'waiting' AND EXISTS (
+  SELECT 1 FROM durably_runs WHERE id = :run_id AND status IN ('completed', 'failed') AND generation = :generation)
+"""
+
 RELEASE_RUN = """
 UPDATE durably_runs SET
   status = 'pending', worker_id = NULL, heartbeat_at = NULL, active_ms = active_ms + max(0, :now - claimed_at),
@@ -228,7 +238,8 @@ WHERE id = :run_id AND status = 'running' AND generation = :generation
 RETURNING id
 """
 
-# What a parked run waits for may have come while it was being parked, or comes now.
+# What a parked run waits for may have come while it was being parked, or comes now. A child that has been deleted
+# had ended.
 WAKE_IF_SIGNALLED = """
 UPDATE durably_runs SET run_at = min(run_at, :now)
 WHERE id = :run_id AND status = 'pending' AND waiting_for IS NOT NULL AND EXISTS (
@@ -240,8 +251,9 @@ WHERE id = :run_id AND status = 'pending' AND waiting_for IS NOT NULL AND EXISTS
 WAKE_IF_CHILD_ENDED = """
 UPDATE durably_runs SET run_at = min(run_at, :now)
 WHERE id = :run_id AND status = 'pending' AND waiting_for IS NOT NULL AND EXISTS (
-  SELECT 1 FROM durably_steps AS waiting JOIN durably_runs AS child ON child.id = waiting.child_id
-  WHERE waiting.run_id = durably_runs.id AND waiting.status = 'waiting' AND child.completed_at IS NOT NULL)
+  SELECT 1 FROM durably_steps AS waiting LEFT JOIN durably_runs AS child ON child.id = waiting.child_id
+  WHERE waiting.run_id = durably_runs.id AND waiting.status = 'waiting' AND waiting.child_id IS NOT NULL
+    AND (child.id IS NULL OR child.completed_at IS NOT NULL))
 """
 
 WAKE_PARENT = """
@@ -254,8 +266,9 @@ WHERE status = 'pending' AND waiting_for IS NOT NULL AND id IN (
 WAKE_ALL_PARENTS = """
 UPDATE durably_runs SET run_at = min(run_at, :now)
 WHERE status = 'pending' AND waiting_for IS NOT NULL AND EXISTS (
-  SELECT 1 FROM durably_steps AS waiting JOIN durably_runs AS child ON child.id = waiting.child_id
-  WHERE waiting.run_id = durably_runs.id AND waiting.status = 'waiting' AND child.completed_at IS NOT NULL)
+  SELECT 1 FROM durably_steps AS waiting LEFT JOIN durably_runs AS child ON child.id = waiting.child_id
+  WHERE waiting.run_id = durably_runs.id AND waiting.status = 'waiting' AND waiting.child_id IS NOT NULL
+    AND (child.id IS NULL OR child.completed_at IS NOT NULL))
 """
 
 WAKE_RUN = """

@@ -11,29 +11,26 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from . import codec
-from .clock import Clock, EpochMs
+from .clock import EpochMs
 from .errors import (
     DuplicateStepError,
     DurablyError,
     LeaseLostError,
     StepOutputError,
     StorageError,
-    StoreFailedError,
     leaves,
 )
-from .events import Event, EventBus, RunProgressed, StepCancelled, logger
-from .ids import Ids
-from .ledger import Ledger
+from .events import Event, RunProgressed, StepCancelled, logger
 from .records import Progress
 from .rows import Checkpoint, Claim, StoredRun, StoredStep
-from .store import Store
+from .services import Services, ours
 
 PROGRESS_FLUSH_SECONDS = 0.1
 """Progress reaches the store with the next checkpoint, or this long after it was said."""
@@ -42,43 +39,23 @@ QUIET_TURNS = 3
 """Turns of the event loop without a step at work before a run that waits is parked: between two steps of one
 branch there are a few."""
 
+SETTLE_SECONDS = 1.0
+"""How long the outcome of a run waits for the steps that its job has left running: they are cancelled first."""
+
 PARK_AGAIN_SECONDS = 0.1
 """After this long a run that could not be parked is tried to be parked again."""
 
 NEVER = EpochMs(253_402_300_799_000)
 """The wake-up time of a run that only waits for something to come: the end of the year 9999."""
 
-T = TypeVar("T")
-
 transaction_of: ContextVar[str | None] = ContextVar("durably_transaction_of", default=None)
 """The run in whose transaction the present task is; tasks that it starts inherit it."""
-
-
-async def ours(work: Awaitable[T]) -> T:
-    """Do durably's own work on the store: if it fails, that is not the job's failure (`StoreFailedError`)."""
-    try:
-        return await work
-    except StorageError as error:
-        raise StoreFailedError(error) from error
 
 
 def _this_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None, "a job runs in a task"
     return task
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What an execution works with."""
-
-    store: Store
-    ledger: Ledger
-    bus: EventBus
-    clock: Clock
-    ids: Ids
-    wake: Callable[[], None]
-    """Tells the worker to look for work."""
 
 
 @dataclass(slots=True)
@@ -105,13 +82,19 @@ class Session:
         """Set while the claim is given back."""
         self.running: dict[str, asyncio.Task[Any]] = {}
         """The steps at work."""
+        self.stuck = asyncio.Event()
+        """Set while the store has twice refused to take the claim back; `park_error` says why."""
+        self.park_error: StorageError | None = None
+        self.progress: Progress | None = None
+        """What was last said under this claim; the store hears of it a moment later."""
         self.is_released = False
         """Set when the worker stops and the run goes back to pending: nothing of it was cancelled for good."""
         self.failures: list[tuple[BaseException, str]] = []
         """What steps raised, and their names."""
         self._stored = {step.name: step for step in steps}
         self._indexes: dict[str, int] = {}
-        self._told_cancelled: set[str] = set()
+        self._told_ended: set[str] = set()
+        self._is_over = False
         self._gate = asyncio.Event()
         self._gate.set()
         self._working = 0
@@ -133,9 +116,9 @@ class Session:
             raise DurablyError(
                 f"step '{name}' was called inside a transaction; there only tx is for use, so end the transaction first"
             )
-        if not isinstance(name, str) or not name:
+        if not name or not codec.is_text(name):
             raise DurablyError(f"a step needs a name, a non-empty text; got {name!r}")
-        if self.lost:
+        if self.lost or self._is_over:
             raise LeaseLostError(self.run.id)
         if name in self._indexes:
             raise DuplicateStepError(name)
@@ -231,7 +214,10 @@ class Session:
             self._loop.call_soon_threadsafe(action)
 
     def note_progress(self, progress: Progress) -> None:
-        """Tell progress now, and store it soon."""
+        """Tell progress now, and store it soon. Once the run is over there is none."""
+        if self.lost or self._is_over:
+            return
+        self.progress = progress
         self._unsaved_progress = json.dumps(asdict(progress))
         self.emit(RunProgressed, progress=progress)
         if not self._flushing:
@@ -273,10 +259,14 @@ class Session:
         return isinstance(error, LeaseLostError) and self.lost
 
     def tell_cancelled(self, name: str, index: int) -> None:
-        """Tell once that a step was cancelled."""
-        if name not in self._told_cancelled:
-            self._told_cancelled.add(name)
+        """Tell that a step was cancelled, unless its end was told before."""
+        if name not in self._told_ended:
+            self._told_ended.add(name)
             self.emit(StepCancelled, step_name=name, step_index=index)
+
+    def note_ended(self, name: str) -> None:
+        """The end of a wait has been told: it cannot be cancelled any more."""
+        self._told_ended.add(name)
 
     def interrupt(self) -> None:
         """The run has ended elsewhere: tell it of every step that has not ended, before the run's own end is told."""
@@ -289,8 +279,25 @@ class Session:
         causes = {id(leaf) for leaf in leaves(error)}
         return next((name for failure, name in self.failures if causes & {id(leaf) for leaf in leaves(failure)}), None)
 
+    async def settle(self) -> None:
+        """Cancel the steps that a job has left at work or waiting, while that can be stored; it begins no other.
+
+        The caller holds the claim. A step that does not end in time is told as cancelled all the same.
+        """
+        self._is_over = True
+        names = [*self.running, *(waiting.name for waiting in self._waits)]
+        left = {*self.running.values(), *(waiting.task for waiting in self._waits)} - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            ended, _ = await asyncio.wait(left, timeout=SETTLE_SECONDS)
+            await asyncio.gather(*ended, return_exceptions=True)  # looked at, so that none is reported as lost
+        for name in names:
+            if name in self.running or any(waiting.name == name for waiting in self._waits):
+                self.tell_cancelled(name, self._indexes[name])
+
     async def close(self) -> None:
-        """End the steps that a job has left running, and let it begin no other."""
+        """End what is left of the execution."""
         self.lose()
         left = {*self._background, *self.running.values(), *(waiting.task for waiting in self._waits)}
         left -= {None, asyncio.current_task()}
@@ -314,13 +321,18 @@ class Session:
         self.services.wake()
 
     def _park_when_quiet(self) -> None:
-        if self._waits and not self._working and self._gate.is_set():
+        if self._is_quiet():
             self._spawn(self._park_if_quiet())
+
+    def _is_quiet(self) -> bool:
+        """Whether the run only waits, and each wait has looked since it was last told to."""
+        has_looked = not any(waiting.poke.is_set() for waiting in self._waits)
+        return bool(self._waits) and has_looked and not self._working and self._gate.is_set() and not self.lost
 
     async def _park_if_quiet(self) -> None:
         for _ in range(QUIET_TURNS):
             await asyncio.sleep(0)
-            if self._working or not self._waits or not self._gate.is_set() or self.lost:
+            if not self._is_quiet():
                 return
         self._gate.clear()
         first = min(self._waits, key=lambda waiting: waiting.wake_at)
@@ -335,9 +347,14 @@ class Session:
         except StorageError as error:
             # Then it waits in its slot, and is parked when the store can be written again.
             logger.warning("run %s could not be parked yet: %s", self.run.id, error)
+            if self.park_error is not None:
+                self.stuck.set()
+            self.park_error = error
             self._gate.set()
             self._loop.call_later(PARK_AGAIN_SECONDS, self._park_when_quiet)
             return
+        self.park_error = None
+        self.stuck.clear()
         if not parked:
             self.lose()
             return
@@ -350,7 +367,10 @@ class Session:
     async def _flush_progress(self) -> None:
         while self._unsaved_progress is not None:
             await self.services.clock.sleep(PROGRESS_FLUSH_SECONDS)
-            await self.gate()
+            try:
+                await self.gate()
+            except LeaseLostError:
+                return  # it is no longer ours to store
             if (unsaved := self.take_progress()) is not None:
                 try:
                     await self.services.store.put_progress(self.claim, unsaved, self.services.clock.now())

@@ -18,12 +18,14 @@ from uuid import UUID
 
 from .calls import UserTransaction, call, call_in_place, interruptible
 from .clock import EpochMs, finishes_within, to_datetime, to_seconds, unbroken
-from .errors import StepTimeoutError, StorageError, StorageFullError, StoreFailedError, describe
+from .codec import is_text
+from .errors import DurablyError, StepTimeoutError, StorageError, StorageFullError, StoreFailedError, describe
 from .events import LogWritten, StepCompleted, StepFailed, StepRetried, StepStarted
 from .records import Progress, Run
 from .retry import ONCE, Retry
 from .rows import Checkpoint, NewRun, StoredRun
-from .session import Session, ours, transaction_of
+from .services import ours
+from .session import Session, transaction_of
 from .store import put_step_in
 from .typed import TypedValue
 from .waits import child_run, sleep, start_child, wait_for_signal
@@ -75,7 +77,9 @@ class StepLog:
     def _write(self, level: str, message: str, data: Any) -> None:
         session = self._session
         step_name = next(reversed(session.running), None)
-        session.on_loop(lambda: session.emit(LogWritten, level=level, message=message, data=data, step_name=step_name))
+        line = {"level": level, "message": message, "data": data, "step_name": step_name}
+        claim = {"worker_id": session.run.worker_id or "", "generation": session.run.generation}
+        session.on_loop(lambda: session.emit(LogWritten, **line, **claim))
 
 
 class StepContext:
@@ -124,7 +128,7 @@ class StepContext:
         session, kind = self._session, TypedValue.of(self._options.output, fn)
 
         async def attempt(checkpoint: Checkpoint) -> Any:
-            value, stored = kind.kept(session, name, await call(fn, args, kwargs))
+            value, stored = kind.kept(session, name, await self._in_time(name, call(fn, args, kwargs)))
             # The commit and its event belong together, whoever cancels in between.
             await unbroken(self._commit(self._completed(checkpoint, stored), value))
             return value
@@ -160,7 +164,7 @@ class StepContext:
             try:
                 async with session.services.store.database.transaction() as tx:
                     try:
-                        value = await call_in_place(fn, (UserTransaction(tx), *args), kwargs)
+                        value = await self._in_time(name, call_in_place(fn, (UserTransaction(tx), *args), kwargs))
                         value, stored = kind.kept(session, name, value)
                     except StorageError as error:
                         of_the_job = error
@@ -203,6 +207,8 @@ class StepContext:
         `signal` defaults to `name`. Signals sent early are kept; each is delivered to one step, in order.
         Raises `TimeoutError` when none has come after `timeout` seconds.
         """
+        if signal is not None and not is_text(signal):
+            raise DurablyError(f"step '{name}': a signal's name is a text, got {signal!r}")
         span = None if timeout is None else to_seconds(timeout)
         return await wait_for_signal(self._session, name, signal or name, span)
 
@@ -280,7 +286,7 @@ class StepContext:
                 facts = {"step_name": name, "step_index": index}
                 session.emit(StepStarted, **facts)
                 try:
-                    return await self._in_time(name, interruptible(attempt(checkpoint)))
+                    return await interruptible(attempt(checkpoint))
                 except StoreFailedError:
                     raise
                 except BaseException as error:
@@ -338,6 +344,7 @@ class StepContext:
         return wake_at
 
     async def _in_time(self, name: str, work: Awaitable[Any]) -> Any:
+        """What the step's function gives. Its commit is not counted: once that is under way the step is done."""
         if self._options.timeout is None:
             return await work
         task = asyncio.ensure_future(work)

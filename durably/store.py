@@ -272,6 +272,7 @@ class Store:
         }
         statements = [
             Statement(sql.FINISH_RUN, fence(claim) | params),
+            Statement(sql.END_WAITS, fence(claim) | {"now": now}),
             Statement(sql.WAKE_PARENT, {"run_id": claim.run_id, "now": now}),
         ]
         if not keep_steps:

@@ -1,8 +1,8 @@
 """Following one run: its present state first, then what happens, up to its end.
 
-The events of this instance come from its bus. A run may also be executed by another tab or process, whose
-bus is not ours: so the row is read again whenever nothing was heard for a polling interval, and what it
-says is told as the event that it amounts to.
+The events of this instance come from its bus, every one of them once. A run may also be executed by another
+tab or process, whose bus is not ours: so the row is read again whenever nothing was heard for a polling
+interval, and what it says is told as the event that it amounts to.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -28,13 +29,22 @@ from .events import (
     RunStarted,
     RunTriggered,
 )
+from .execution import Execution
 from .records import Progress, Run, RunStatus
 
 FindRun = Callable[[str], Awaitable[Run[Any] | None]]
+FindExecution = Callable[[Run[Any]], Execution | None]
+"""The execution of a run by this instance, under the very claim that its row has."""
 
 
 async def follow(
-    run_id: str, *, bus: EventBus, clock: Clock, find_run: FindRun, polling_interval: float
+    run_id: str,
+    *,
+    bus: EventBus,
+    clock: Clock,
+    find_run: FindRun,
+    find_execution: FindExecution,
+    polling_interval: float,
 ) -> AsyncIterator[Event]:
     """The events of a run. Raises `NotFoundError` if there is no such run."""
     heard: deque[Event] = deque()
@@ -48,15 +58,18 @@ async def follow(
     stop_hearing = bus.on("*", hear)
     told = _Told()
     try:
+        sequence = bus.sequence
+        run = await _require(find_run, run_id)
+        if run.is_terminal:
+            # What was heard while it was read had happened before it ended.
+            heard.clear()
+            sequence = bus.sequence
+        elif any(isinstance(event, RunProgressed) for event in heard):
+            run = replace(run, progress=None)  # what was heard is at least as new
+        elif (execution := find_execution(run)) is not None and execution.progress is not None:
+            run = replace(run, progress=execution.progress)  # the store hears of it a moment later
+        heard.extendleft(reversed(present_state(run, sequence)))
         while True:
-            something.clear()
-            if not heard:
-                # At first, and whenever nothing was heard for a while: what does the row say?
-                sequence = bus.sequence
-                run = await _require(find_run, run_id)
-                row = [event for event in present_state(run, sequence) if told.is_newer(event)]
-                # What was heard while it was read is in the row already, or is still to be told after it.
-                heard.extendleft(reversed(row))
             while heard:
                 event = heard.popleft()
                 if not told.is_news(event):
@@ -65,7 +78,13 @@ async def follow(
                 yield event
                 if event.type in TERMINAL_TYPES:
                     return
-            await wait_event(clock, something, polling_interval)
+            something.clear()
+            if await wait_event(clock, something, polling_interval):
+                continue
+            run = await _require(find_run, run_id)
+            # What is executed here is told by the bus, all of it; so is what was heard meanwhile.
+            if not heard and find_execution(run) is None:
+                heard.extend(event for event in present_state(run, bus.sequence) if told.is_newer(event))
     finally:
         stop_hearing()
 
@@ -75,19 +94,22 @@ class _Told:
 
     def __init__(self) -> None:
         self._state: str | None = None
+        self._generation: int | None = None
         self._progress: Progress | None = None
         self._latest: datetime | None = None
 
     def is_newer(self, from_row: Event) -> bool:
-        """Whether what the row says is later than what was heard: progress reaches it a moment after the bus."""
-        return not isinstance(from_row, RunProgressed) or self._latest is None or from_row.timestamp > self._latest
+        """Whether what the row says is later than what was told: progress reaches it a moment after the bus."""
+        if isinstance(from_row, RunProgressed):
+            is_later = self._latest is None or from_row.timestamp > self._latest
+            return is_later and from_row.progress != self._progress
+        return not isinstance(from_row, RunStarted) or self._state != RunStarted.type
 
     def is_news(self, event: Event) -> bool:
-        if isinstance(event, RunProgressed):
-            return event.progress != self._progress
+        """Whether it was not told yet: the row may have been ahead of the bus."""
         if isinstance(event, RunTriggered):
             return self._state is None
-        return not isinstance(event, RunStarted) or self._state != RunStarted.type
+        return not isinstance(event, RunStarted) or event.generation != self._generation
 
     def note(self, event: Event) -> None:
         self._latest = event.timestamp
@@ -95,6 +117,8 @@ class _Told:
             self._progress = event.progress
         elif isinstance(event, RunTriggered | RunStarted | RunStale | RunRetried):
             self._state = event.type
+        if isinstance(event, RunStarted):
+            self._generation = event.generation
 
 
 def present_state(run: Run[Any], sequence: int) -> list[Event]:
@@ -105,8 +129,6 @@ def present_state(run: Run[Any], sequence: int) -> list[Event]:
         return kind(timestamp=timestamp, sequence=sequence, **about, **facts)
 
     match run.status:
-        case RunStatus.PENDING:
-            return [event(RunTriggered, run.created_at, payload=run.payload)]
         case RunStatus.COMPLETED:
             duration = _seconds(run.started_at, run.completed_at)
             return [event(RunCompleted, run.updated_at, output=run.output, duration=duration)]
@@ -114,16 +136,19 @@ def present_state(run: Run[Any], sequence: int) -> list[Event]:
             return [event(RunFailed, run.updated_at, error=run.error or "")]
         case RunStatus.CANCELLED:
             return [event(RunCancelled, run.updated_at)]
+        case RunStatus.PENDING:
+            state = event(RunTriggered, run.created_at, payload=run.payload)
         case RunStatus.RUNNING:
-            started = event(
+            state = event(
                 RunStarted,
                 run.started_at or run.updated_at,
                 payload=run.payload,
                 worker_id=run.worker_id or "",
+                generation=run.generation,
             )
-            if run.progress is None:
-                return [started]
-            return [started, event(RunProgressed, run.updated_at, progress=run.progress)]
+    if run.progress is None:
+        return [state]
+    return [state, event(RunProgressed, run.updated_at, progress=run.progress)]
 
 
 async def _require(find_run: FindRun, run_id: str) -> Run[Any]:

@@ -10,14 +10,15 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NoReturn
 
-from .clock import EpochMs, finishes_within
-from .errors import RunCancelledError, RunFailedError
+from .clock import EpochMs, finishes_within, unbroken
+from .errors import NotFoundError, RunCancelledError, RunFailedError, describe
 from .events import RunTriggered, StepCompleted, StepFailed, StepStarted
 from .records import Run, RunStatus
 from .rows import Checkpoint, NewRun, StoredRun, StoredStep
-from .session import NEVER, Session, Waiting, ours
+from .services import ours
+from .session import NEVER, Session, Waiting
 from .store import completed
 
 NULL = "null"
@@ -73,42 +74,68 @@ async def wait_for_signal(session: Session, name: str, signal: str, timeout: flo
 
 
 async def child_run(session: Session, name: str, new_run: NewRun, typed: TypedRun) -> Run[Any]:
-    """Start a child under a step, once, and wait for its end. Raises `RunFailedError` or `RunCancelledError`."""
+    """Start a child under a step, once, and wait for its end. Raises `RunFailedError` or `RunCancelledError`.
+
+    A child that did not complete makes the step a failed one: a replay raises again, and a retry of this run starts
+    a new child, unless the old one is still at work or has completed since.
+    """
     index = session.enter(name)
     stored = session.stored(name)
-    if stored is not None and stored.status == "completed":
-        assert isinstance(stored.output, str), "a child's row is stored as text"
-        output: str | bytes = stored.output
-    else:
-        checkpoint = _begun(session, name, index, stored)
-        if checkpoint.child_id is None:
-            checkpoint = await start_child(session, checkpoint, new_run, typed)
+    if stored is not None and (stored.status == "completed" or (stored.status == "failed" and stored.attempt)):
+        return _ended_child(stored.output, stored.error, typed)
+    checkpoint = _begun(session, name, index, stored)
+    if checkpoint.child_id is None and stored is not None and stored.child_id is not None:
+        before = await ours(session.services.store.find_run(stored.child_id))
+        if before is not None and before.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
+            checkpoint = replace(checkpoint, child_id=before.id)
+            await _begin(session, checkpoint)
+    if checkpoint.child_id is None:
+        checkpoint = await start_child(session, checkpoint, new_run, typed)
 
-        async def look(checkpoint: Checkpoint) -> str | bytes | None:
-            child = await ours(session.services.store.find_run(checkpoint.child_id or ""))
-            if child is None or not child.status.is_terminal:
-                return None
+    async def look(checkpoint: Checkpoint) -> str | bytes | None:
+        now = session.services.clock.now()
+        child = await ours(session.services.store.find_run(checkpoint.child_id or ""))
+        if child is None:
+            gone = NotFoundError(f"the child run {checkpoint.child_id} has been deleted")
+            await _fail(session, replace(checkpoint, now=now), gone)
+        elif child.status.is_terminal:
             row = json.dumps(asdict(child))
-            await session.write(completed(checkpoint, row, session.services.clock.now()))
-            return row
+            if child.status is RunStatus.COMPLETED:
+                await session.write(completed(checkpoint, row, now))
+                return row
+            error = _child_error(typed(child))
+            await _fail(session, replace(checkpoint, output=row, now=now), error)
+        return None
 
-        output = await _wait(session, checkpoint, f"run:{checkpoint.child_id}", look)
-    columns = json.loads(output)
+    return _ended_child(await _wait(session, checkpoint, f"run:{checkpoint.child_id}", look), None, typed)
+
+
+def _ended_child(row: str | bytes | None, error: str | None, typed: TypedRun) -> Run[Any]:
+    """The child as it was when it ended, from what its parent's step has stored of it. Raises as `child_run`."""
+    if row is None:
+        raise NotFoundError(error or "the child run has been deleted")
+    columns = json.loads(row)
     run = typed(StoredRun(**{**columns, "status": RunStatus(columns["status"])}))
-    if run.status is RunStatus.FAILED:
-        raise RunFailedError(run)
-    if run.status is RunStatus.CANCELLED:
-        raise RunCancelledError(run)
+    if run.status is not RunStatus.COMPLETED:
+        raise _child_error(run)
     return run
+
+
+def _child_error(run: Run[Any]) -> RunFailedError | RunCancelledError:
+    return RunFailedError(run) if run.status is RunStatus.FAILED else RunCancelledError(run)
 
 
 async def start_child(session: Session, checkpoint: Checkpoint, new_run: NewRun, typed: TypedRun) -> Checkpoint:
     """Store a child and the step that started it together; the checkpoint with the child's id."""
-    services = session.services
     async with session.at_work(checkpoint.name):
         session.emit(StepStarted, step_name=checkpoint.name, step_index=checkpoint.step_index)
-        now = services.clock.now()
-        child, is_new = await ours(services.store.start_child(session.claim, checkpoint, new_run, now))
+        # The commit and its event belong together, whoever cancels in between.
+        return await unbroken(_store_child(session, checkpoint, new_run, typed))
+
+
+async def _store_child(session: Session, checkpoint: Checkpoint, new_run: NewRun, typed: TypedRun) -> Checkpoint:
+    services = session.services
+    child, is_new = await ours(services.store.start_child(session.claim, checkpoint, new_run, services.clock.now()))
     if is_new:
         payload = typed(child).payload
         about = {"run_id": child.id, "job_name": child.job_name, "labels": new_run.labels}
@@ -127,18 +154,21 @@ def _begun(session: Session, name: str, index: int, stored: StoredStep | None, *
 
 
 async def _begin(session: Session, checkpoint: Checkpoint) -> None:
-    """Store that the wait has begun, unless an earlier execution has."""
-    stored = session.stored(checkpoint.name)
-    if checkpoint.child_id is None and (stored is None or stored.status != "waiting"):
-        async with session.at_work(checkpoint.name):
-            await session.write(checkpoint)
+    """Store and tell that the wait has begun."""
+
+    async def begin() -> None:
+        await session.write(checkpoint)
         session.emit(StepStarted, step_name=checkpoint.name, step_index=checkpoint.step_index)
+
+    async with session.at_work(checkpoint.name):
+        await unbroken(begin())
 
 
 async def _wait(session: Session, checkpoint: Checkpoint, description: str, look: Look) -> str | bytes:
     clock = session.services.clock
-    facts = {"step_name": checkpoint.name, "step_index": checkpoint.step_index}
-    await _begin(session, checkpoint)
+    stored = session.stored(checkpoint.name)
+    if checkpoint.child_id is None and (stored is None or stored.status != "waiting"):
+        await _begin(session, checkpoint)
     waiting = Waiting(checkpoint.name, description, NEVER if checkpoint.wake_at is None else checkpoint.wake_at)
     try:
         async with session.waiting(waiting):
@@ -146,13 +176,11 @@ async def _wait(session: Session, checkpoint: Checkpoint, description: str, look
                 await session.gate()
                 waiting.poke.clear()
                 async with session.busy():
-                    output = await look(checkpoint)
-                    if output is not None:
-                        break
-                    now = clock.now()
-                    if now >= waiting.wake_at:
-                        await _time_out(session, replace(checkpoint, now=now))
-                until_due = (waiting.wake_at - now) / 1000
+                    # What has come, its commit and its event belong together, whoever cancels in between.
+                    output = await unbroken(_look(session, checkpoint, look))
+                if output is not None:
+                    return output
+                until_due = (waiting.wake_at - clock.now()) / 1000
                 # A moment comes by itself; a signal or a child may come from another process, which cannot poke.
                 is_moment = checkpoint.signal is None and checkpoint.child_id is None
                 await finishes_within(
@@ -162,17 +190,29 @@ async def _wait(session: Session, checkpoint: Checkpoint, description: str, look
         if not session.is_released:
             session.tell_cancelled(checkpoint.name, checkpoint.step_index)
         raise
-    duration = (clock.now() - checkpoint.started_at) / 1000
-    value = None if checkpoint.child_id else session.decoded(checkpoint.name, output)
-    session.emit(StepCompleted, **facts, output=value, duration=duration)
+
+
+async def _look(session: Session, checkpoint: Checkpoint, look: Look) -> str | bytes | None:
+    """Whether what is waited for has come, or its time is over; then that is stored and told."""
+    output = await look(checkpoint)
+    now = session.services.clock.now()
+    if output is not None:
+        session.note_ended(checkpoint.name)
+        value = None if checkpoint.child_id else session.decoded(checkpoint.name, output)
+        facts = {"step_name": checkpoint.name, "step_index": checkpoint.step_index}
+        session.emit(StepCompleted, **facts, output=value, duration=(now - checkpoint.started_at) / 1000)
+    elif checkpoint.signal is not None and checkpoint.wake_at is not None and now >= checkpoint.wake_at:
+        waited = (now - checkpoint.started_at) / 1000
+        text = f"step '{checkpoint.name}' waited {waited:g} s for signal '{checkpoint.signal}', which did not come"
+        await _fail(session, replace(checkpoint, now=now), WaitTimeoutError(text))
     return output
 
 
-async def _time_out(session: Session, checkpoint: Checkpoint) -> None:
-    waited = (checkpoint.now - checkpoint.started_at) / 1000
-    text = f"step '{checkpoint.name}' waited {waited:g} s for signal '{checkpoint.signal}', which did not come"
+async def _fail(session: Session, checkpoint: Checkpoint, error: Exception) -> NoReturn:
+    """Store and tell that the wait has failed; raises `error`."""
+    text = describe(error)
     await session.write(replace(checkpoint, status="failed", error=text))
+    session.note_ended(checkpoint.name)
     session.emit(StepFailed, step_name=checkpoint.name, step_index=checkpoint.step_index, error=text)
-    error = WaitTimeoutError(text)
     session.failures.append((error, checkpoint.name))
     raise error

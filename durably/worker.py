@@ -24,7 +24,7 @@ from .jobs import Registry
 from .liveness import Liveness
 from .records import RunStatus
 from .rows import StoredRun
-from .session import Services
+from .services import Services
 from .step import Children
 
 BEFORE_ALL = EpochMs(-1)
@@ -116,6 +116,11 @@ class Worker:
         if self._active:
             self._claims_in_doubt.set()
 
+    def execution_of(self, run_id: str, generation: int) -> Execution | None:
+        """The execution of a run by this worker, under that very claim."""
+        execution = self._active.get(run_id)
+        return execution if execution is not None and execution.claim.generation == generation else None
+
     async def stop(self, timeout: float | None = None) -> None:
         """Claim nothing more and wait for the runs in flight; after `timeout` seconds hand them back."""
         self._stopping = True
@@ -185,16 +190,15 @@ class Worker:
         ended = asyncio.gather(*(execution.ended_or_parked() for execution in in_flight), return_exceptions=True)
         if timeout is None:
             await ended
-        elif not await finishes_within(self._services.clock, ended, timeout):
-            for execution in in_flight:
-                execution.interrupt(Interruption.RELEASE)
+        else:
+            await finishes_within(self._services.clock, ended, timeout)
         # What is parked is parked in the store as well, and any worker may go on with it.
-        parked = [execution for execution in self._active.values() if execution.is_parked]
-        for execution in parked:
-            execution.interrupt(Interruption.ENDED_ELSEWHERE)
+        left = list(self._active.values())
+        for execution in left:
+            execution.interrupt(Interruption.ENDED_ELSEWHERE if execution.is_parked else Interruption.RELEASE)
         if self._tasks:
             await asyncio.wait(set(self._tasks))
-        if parked:
+        if left:
             await self._services.store.unpark([self.id])
 
     async def _release(self) -> None:

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from ..clock import unbroken
 from ..database import OpenTransaction, Result, Row, Statement
-from ..errors import StorageError, StorageFullError
+from ..errors import StorageError, StorageFullError, ValidationError
 from ..events import logger
 from ..records import StorageInfo
 
@@ -142,6 +142,8 @@ class SQLiteDatabase:
                     f"the file {self._name} is not a SQLite database; it was left as it is, choose another name"
                 ) from error
             raise StorageError(f"database {self._name}: {error}") from error
+        except UnicodeEncodeError as error:
+            raise ValidationError(f"a text with half a surrogate pair cannot be stored: {error.object!r}") from error
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is not None:

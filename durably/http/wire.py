@@ -13,7 +13,7 @@ from ..events import Event
 from ..records import Run, Step
 
 _HIDDEN = {"idempotency_key", "concurrency_key", "worker_id", "generation", "heartbeat_at", "updated_at", "disposition"}
-"""What a run keeps to itself: keys may be secrets, the rest is the workers' business."""
+"""What a run and its events keep to themselves: keys may be secrets, the rest is the workers' business."""
 
 _USER_DATA = {"payload", "output", "data", "labels"}
 """Fields whose inside is the user's, and whose keys are left as they are."""
@@ -29,7 +29,7 @@ def step_json(step: Step) -> dict[str, Any]:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    return {"type": event.type, **_record({name: value for name, value in _fields(event) if name != "worker_id"})}
+    return {"type": event.type, **_record({name: value for name, value in _fields(event) if name not in _HIDDEN})}
 
 
 def _fields(record: Any) -> list[tuple[str, Any]]:
