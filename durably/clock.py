@@ -96,6 +96,15 @@ async def wait_event(clock: Clock, event: asyncio.Event, seconds: float) -> bool
     return event.is_set() or await finishes_within(clock, event.wait(), seconds)
 
 
+LAST_INSTANT = EpochMs(253_402_300_799_000)
+"""The end of the year 9999, after which there is no `datetime`."""
+
+
+def instant_after(now: EpochMs, seconds: float) -> EpochMs:
+    """The instant `seconds` after `now`, at most the last: what is stored must be readable as a `datetime`."""
+    return LAST_INSTANT if seconds * 1000 >= LAST_INSTANT - now else EpochMs(now + round(seconds * 1000))
+
+
 def to_datetime(instant: EpochMs) -> datetime:
     """The instant as an aware UTC datetime."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=instant)
@@ -109,5 +118,9 @@ def from_datetime(moment: datetime) -> EpochMs:
 
 
 def to_seconds(span: float | timedelta) -> float:
-    """A span given by a user, in seconds."""
-    return span.total_seconds() if isinstance(span, timedelta) else float(span)
+    """A span given by a user, in seconds. Raises `TypeError` for anything but a number or a `timedelta`."""
+    if isinstance(span, timedelta):
+        return span.total_seconds()
+    if not isinstance(span, int | float):
+        raise TypeError(f"a span is a number of seconds or a timedelta, got {span!r}")
+    return float(span)

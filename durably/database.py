@@ -80,7 +80,9 @@ class Result:
 class Transaction(Protocol):
     """An open write transaction; commits when its block ends, rolls back when the block raises."""
 
-    async def execute(self, sql: str, params: Params = ()) -> list[Row]: ...
+    async def execute(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run one statement; its rows."""
+        ...
 
 
 class OpenTransaction:
@@ -111,9 +113,13 @@ class Database(Protocol):
         """What a person would call it: the file's name."""
         ...
 
-    async def execute(self, *statements: Statement) -> list[Result]: ...
+    async def execute(self, *statements: Statement) -> list[Result]:
+        """Run all statements in one transaction, or none of them; what each gave."""
+        ...
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A write transaction, begun at once (`BEGIN IMMEDIATE`); nothing else runs here meanwhile."""
+        ...
 
     def beat(self, statement: Callable[[], Statement], seconds: float) -> Callable[[], None] | None:
         """Run a statement every so many seconds whatever the event loop does; returns the way to stop it.
@@ -123,7 +129,9 @@ class Database(Protocol):
         """
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let go of the file; the next call opens it again."""
+        ...
 
     async def dump(self) -> bytes:
         """All of it at one moment, as the bytes of a SQLite file; none where nothing was ever written."""
@@ -144,4 +152,6 @@ class Database(Protocol):
         """
         ...
 
-    async def info(self) -> StorageInfo: ...
+    async def info(self) -> StorageInfo:
+        """Where the data is, and how much there is."""
+        ...

@@ -55,13 +55,23 @@ def create_durably(
 ) -> Durably:
     """Make an instance; nothing is opened before `init()` or the first call.
 
-    `database`: a name or path, `":memory:"`, or a `Database`. In Pyodide a name is a file in OPFS. The
-    intervals are seconds and default to 1, 5 and 30, in Pyodide to 0.1, 0.5 and 3. `max_concurrent_runs`
-    is from 1 to 1,000. `max_crashes`: a run whose worker dies so often without a new checkpoint becomes failed.
-    `preserve_steps=False` deletes the steps of a run when it completes. `retain_runs`: terminal runs older than
-    this (`"30d"`, `"12h"`, `"90m"`, a timedelta) are deleted while idle. `labels`: a pydantic model that the labels
-    of every trigger must fit. `durability`: `"full"` flushes every commit, `"relaxed"` survives the process only.
-    `clock` is for tests. Raises `ValueError` for an option out of its range.
+    `database`: a name or path, `":memory:"`, or a `Database`. In Pyodide a name is a file in OPFS.
+    `jobs`: definitions, or a mapping of keys to them, for `Durably.register`.
+    `polling_interval`, `heartbeat_interval`, `stale_threshold`: seconds or timedeltas, by default 1, 5 and 30, in
+    Pyodide 0.1, 0.5 and 3. How often a worker looks for work that nothing told it of; how often it renews its hold
+    on its runs; and how old such a hold may be before another worker takes the run over.
+    `max_concurrent_runs`: from 1 to 1,000; runs that only wait are not counted.
+    `max_crashes`: a run whose worker dies so often without a new checkpoint becomes failed.
+    `preserve_steps=False` deletes the steps of a run when it completes; one that fails or is cancelled keeps them.
+    `retain_runs`: runs that ended longer ago than this (`"30d"`, `"12h"`, `"90m"`, a timedelta) are deleted while
+    idle; by default they are kept.
+    `durability`: `"full"` flushes every commit to the disk, `"relaxed"` does not: its commits survive the process
+    or the browser, not a power cut.
+    `labels`: a pydantic model that the labels of every trigger must fit.
+    `clock`: where time comes from, for tests (`durably.testing.ManualClock`).
+
+    Raises `ValueError` for an option out of its range or a job's name that is taken, `TypeError` for one of
+    another kind.
     """
     given = (polling_interval, heartbeat_interval, stale_threshold)
     polling, heartbeat, stale = (
@@ -73,8 +83,10 @@ def create_durably(
         raise ValueError(f"stale_threshold ({stale} s) must be longer than heartbeat_interval ({heartbeat} s)")
     if not isinstance(max_concurrent_runs, int) or not 1 <= max_concurrent_runs <= 1000:
         raise ValueError(f"max_concurrent_runs must be from 1 to 1000, got {max_concurrent_runs}")
-    if max_crashes < 1:
-        raise ValueError(f"max_crashes must be at least 1, got {max_crashes}")
+    if not isinstance(max_crashes, int) or max_crashes < 1:
+        raise ValueError(f"max_crashes must be at least 1, got {max_crashes!r}")
+    if labels is not None and not (isinstance(labels, type) and issubclass(labels, BaseModel)):
+        raise TypeError(f"labels must be a pydantic model (the class), got {labels!r}")
     options = WorkerOptions(
         polling_interval=polling,
         heartbeat_interval=heartbeat,
@@ -111,7 +123,11 @@ def _surroundings(database_name: str) -> tuple[Liveness, Channel]:
 
 
 class Durably(Runs):
-    """Jobs, a store and a worker. `async with` it, or call `init` and `stop`."""
+    """Jobs, a store and a worker: what `create_durably` returns. `async with` it, or call `init` and `stop`.
+
+    `jobs` holds the handles of all registered jobs. Every method that touches the store is async and may raise
+    `StorageError`, or one of its kinds.
+    """
 
     def __init__(
         self,
@@ -162,6 +178,11 @@ class Durably(Runs):
         return self._worker.id
 
     @property
+    def ids(self) -> Ids:
+        """For plugins: where ids and all randomness come from."""
+        return self._services.ids
+
+    @property
     def database_name(self) -> str:
         """The name or path of the database."""
         return self._database.name
@@ -188,7 +209,10 @@ class Durably(Runs):
         run: JobFunction[InputT, OutputT],
         timeout: float | timedelta | None = None,
     ) -> JobHandle[InputT, OutputT]:
-        """Define a job and register it here."""
+        """Define a job and register it here; its handle. Arguments and errors are those of `define_job`.
+
+        Raises `ValueError`, too, if the name belongs to another job.
+        """
         definition = define_job(name=name, input=input, output=output, run=run, timeout=timeout)
         self.register(definition)
         return JobHandle(self, definition)
@@ -196,7 +220,8 @@ class Durably(Runs):
     def register(self, *jobs: JobDefinition[Any, Any] | Mapping[str, JobDefinition[Any, Any]]) -> JobHandles:
         """Register definitions, given alone or as a mapping of keys to them; returns their handles.
 
-        The same definition twice is fine. Raises `ValueError` for another one under a taken name.
+        The same definition twice is fine. Raises `ValueError` for another one under a taken name, `TypeError`
+        for what is no definition. A worker claims the runs of registered jobs only.
         """
         registered = JobHandles()
         for group in jobs:
@@ -210,31 +235,35 @@ class Durably(Runs):
         return registered
 
     def get_job(self, name: str) -> JobHandle[Any, Any] | None:
-        """The handle of a registered job, by the job's name."""
+        """The handle of a registered job, by the job's name; `None` where there is none."""
         definition = self._registry.get(name)
         return None if definition is None else JobHandle(self, definition)
 
     def use(self, plugin: Plugin) -> None:
-        """Install a plugin; the same one twice is fine."""
+        """Install a plugin: call its `install(self)`. The same one twice is fine. Raises what `install` raises."""
         if plugin not in self._plugins:
-            self._plugins.append(plugin)
             plugin.install(self)
+            self._plugins.append(plugin)
 
     # -- life ------------------------------------------------------------------------------------------
 
     async def init(self) -> None:
-        """`migrate()` and `start()`."""
+        """`migrate()` and `start()`. Raises what `migrate` raises; harmless when done already."""
         await self.migrate()
         self.start()
 
     async def migrate(self) -> None:
-        """Bring the database's schema up to date; harmless when it is. Raises `StorageError` and its kinds."""
+        """Bring the database's schema up to date; harmless when it is, and safe from two sides at once.
+
+        Raises `SchemaVersionError` for a file that a newer durably has written, which is left untouched, and
+        `StorageError` for one that is no database or cannot be written.
+        """
         async with self._migrating:
             await migrate(self._services.store, self._services.clock)
         self._neighbours.open()
 
     def start(self, worker_id: str | None = None) -> None:
-        """Start the worker; harmless when it runs. `worker_id` defaults to a new id."""
+        """Start the worker in the running event loop; harmless when it runs. `worker_id` defaults to a new id."""
         if self._worker.is_started:
             return
         if worker_id is not None:
@@ -245,8 +274,9 @@ class Durably(Runs):
     async def stop(self, timeout: float | timedelta | None = None) -> None:
         """Stop the worker, wait for its runs, close the database (any later call opens it again).
 
-        After `timeout` seconds (default: none) the runs still in flight are cancelled here and handed back
-        as pending; their checkpoints are kept.
+        After `timeout` (seconds or a timedelta; default: none) the runs still in flight are cancelled here and
+        handed back as pending; their checkpoints are kept. A plain function in a thread runs on to its end, which
+        nobody hears of.
         """
         await self._worker.stop(None if timeout is None else to_seconds(timeout))
         await self._services.bus.drain()
@@ -261,7 +291,10 @@ class Durably(Runs):
         return await self._worker.process_one()
 
     async def process_until_idle(self, max_runs: int | None = None) -> int:
-        """`process_one` until there is nothing to claim, or `max_runs` runs were executed; how many were."""
+        """`process_one` until there is nothing to claim, or `max_runs` runs were executed; how many were.
+
+        A run that waited and goes on is counted again.
+        """
         executed, stops = 0, self._worker.stops
         while (max_runs is None or executed < max_runs) and self._worker.stops == stops:
             if not await self._worker.process_one():
@@ -272,7 +305,10 @@ class Durably(Runs):
     # -- the store as a whole --------------------------------------------------------------------------
 
     async def export(self) -> bytes:
-        """All of the database at one moment, user tables included, as the bytes of a SQLite file."""
+        """All of the database at one moment, user tables included, as the bytes of a SQLite file.
+
+        Raises `StorageError` where nothing was ever stored.
+        """
         return await export_image(self._services.store)
 
     async def import_database(self, data: bytes) -> None:
@@ -288,7 +324,7 @@ class Durably(Runs):
         self._worker.wake()
 
     async def storage_info(self) -> StorageInfo:
-        """Where the database is kept, its size, and what the browser gives and promises."""
+        """Where the database is kept, its size in bytes, and what the browser gives and promises."""
         return await self._database.info()
 
     # -- inside ----------------------------------------------------------------------------------------

@@ -142,6 +142,8 @@ class RetryAfter(DurablyError):  # noqa: N818 - named after the HTTP header, as 
 
     def __init__(self, seconds: float | timedelta, message: str | None = None) -> None:
         span = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
+        if not 0 <= span < float("inf"):
+            raise ValueError(f"RetryAfter takes a number of seconds from 0 on, got {seconds!r}")
         super().__init__(message or f"try again after {span:g} s")
         self.seconds = span
 

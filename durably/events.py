@@ -201,10 +201,13 @@ class EventBus:
     def on(self, event_type: str, listener: Listener, *, here_only: bool = False) -> Callable[[], None]:
         """Call `listener` for each event of the type (`"*"`: of any); returns the way to stop it.
 
-        `here_only` leaves out what other instances told. Raises `ValueError` for a type that does not exist.
+        `here_only` leaves out what other instances told. Raises `ValueError` for a type that does not exist,
+        `TypeError` for a listener that cannot be called.
         """
         if event_type != "*" and event_type not in EVENT_TYPES:
             raise ValueError(f"no event has the type {event_type!r}; known: *, {', '.join(sorted(EVENT_TYPES))}")
+        if not callable(listener):
+            raise TypeError(f"a listener is a function that takes the event, not {listener!r}")
         listeners = (self._listeners_here if here_only else self._listeners).setdefault(event_type, [])
         listeners.append(listener)
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from .clock import EpochMs, from_datetime, to_datetime, to_seconds
 from .codec import is_text
 from .errors import NotFoundError, ValidationError
+from .ids import Ids
 from .jobs import InputT, JobDefinition, OutputT, Registry, sentence
 from .records import Run, RunStatus
 from .rows import NewRun, StoredRun
@@ -104,8 +105,23 @@ class Trigger:
         return first
 
 
+def new_runs(
+    triggers: Sequence[Trigger], definition: JobDefinition[Any, Any], ids: Ids, now: EpochMs, rules: TriggerRules
+) -> list[NewRun]:
+    """What is stored for them. Raises `ValidationError`, which of several names the one by its index, from 0."""
+    runs = []
+    for index, trigger in enumerate(triggers):
+        try:
+            runs.append(trigger.new_run(definition, ids.new(), now, rules))
+        except ValidationError as error:
+            if len(triggers) == 1:
+                raise
+            raise ValidationError(f"item {index}: {error.message}") from error
+    return runs
+
+
 class JobHandle(Generic[InputT, OutputT]):
-    """One job of one instance."""
+    """One job of one instance: triggers it, and looks at its runs. `definition` is the job's."""
 
     def __init__(self, durably: Durably, definition: JobDefinition[InputT, OutputT]) -> None:
         self._durably = durably
@@ -113,6 +129,7 @@ class JobHandle(Generic[InputT, OutputT]):
 
     @property
     def name(self) -> str:
+        """The job's name."""
         return self.definition.name
 
     def __repr__(self) -> str:
@@ -135,9 +152,9 @@ class JobHandle(Generic[InputT, OutputT]):
         `payload` is the job's input or what pydantic makes one of (a dict). `idempotency_key`: one run per
         key and job, for ever; a second trigger returns the first's run, `disposition="idempotent"`.
         `concurrency_key`: one running run per key at a time, across jobs; with `coalesce="skip"` a pending run of
-        this job with the key is returned instead, `disposition="coalesced"`. `delay` (seconds) or `run_at` (an
-        aware datetime): not started before. `priority`: higher first, then oldest first. Raises
-        `ValidationError`, and then nothing is stored.
+        this job with the key is returned instead, `disposition="coalesced"`. `labels`: texts to find runs by.
+        `delay` (seconds or a timedelta) or `run_at` (an aware datetime): not started before. `priority`: higher
+        first, then oldest first. Raises `ValidationError`, and then nothing is stored.
         """
         trigger = Trigger(
             payload,
@@ -153,7 +170,10 @@ class JobHandle(Generic[InputT, OutputT]):
         return run
 
     async def batch_trigger(self, items: Iterable[InputT | Mapping[str, Any] | Trigger]) -> list[Run[OutputT]]:
-        """Store a run for each item, payload or `Trigger`, in one transaction: all of them, or none."""
+        """Store a run for each item, a payload or a `Trigger`, in one transaction: all of them, or none.
+
+        Raises `ValidationError` that names the item by its index, from 0.
+        """
         triggers = [item if isinstance(item, Trigger) else Trigger(item) for item in items]
         return await self._durably.trigger_all(self.definition, triggers)
 
@@ -166,7 +186,11 @@ class JobHandle(Generic[InputT, OutputT]):
         on_log: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> Run[OutputT]:
-        """`trigger`, then `Durably.wait_for_run`; options are those of `trigger`."""
+        """`trigger`, then `Durably.wait_for_run`; `options` are those of `trigger`.
+
+        Raises `ValidationError` as the one, and as the other `RunFailedError`, `RunCancelledError`,
+        `NotFoundError` (deleted meanwhile) and `TimeoutError`.
+        """
         run = await self.trigger(payload, **options)
         return await self._durably.wait_for_run(run.id, timeout=timeout, on_progress=on_progress, on_log=on_log)
 
@@ -183,7 +207,7 @@ class JobHandle(Generic[InputT, OutputT]):
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Run[OutputT]]:
-        """The runs of this job, newest first; filters as in `Durably.get_runs`."""
+        """The runs of this job, newest first; filters as in `Durably.get_runs`. Raises `ValidationError`."""
         return await self._durably.get_runs(
             status=status, job_name=self.name, labels=labels, limit=limit, offset=offset
         )
@@ -225,7 +249,10 @@ class ChildRuns:
 
 
 class JobHandles:
-    """Handles by key: `handles.sync_users`, `handles["sync-users"]`; iterating gives the handles."""
+    """Handles by key: `handles.sync_users`, `handles["sync-users"]`; iterating gives the handles.
+
+    Raises `AttributeError` or `KeyError`, which name the jobs that there are.
+    """
 
     def __init__(self) -> None:
         self._by_name: dict[str, JobHandle[Any, Any]] = {}

@@ -25,6 +25,11 @@ class Ids:
         self._entropy = entropy
         self._last = 0
 
+    def draw_from(self, entropy: Callable[[int], int]) -> None:
+        """Begin anew with another entropy."""
+        self._entropy = entropy
+        self._last = 0
+
     def random(self) -> float:
         """A random number, at least 0 and less than 1."""
         return self._entropy(53) / 2**53

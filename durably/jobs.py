@@ -29,7 +29,10 @@ JobFunction = Callable[[StepContext, InputT], Awaitable[OutputT]]
 
 
 class JobDefinition(Generic[InputT, OutputT]):
-    """A job: a name, the types of its payload and output, and the async function that does it."""
+    """A job: a name, the types of its payload and output, and the async function that does it.
+
+    Made by `define_job` or `job`; belongs to no instance until it is registered with one.
+    """
 
     def __init__(
         self, name: str, input: Any, output: Any, run: JobFunction[InputT, OutputT], timeout: float | None = None
@@ -68,6 +71,7 @@ class JobDefinition(Generic[InputT, OutputT]):
             raise ValidationError(f"Invalid output: {sentence(error)}") from error
 
     def load_output(self, text: str) -> OutputT:
+        """The typed output. Raises pydantic's error if the job's output has changed since it was stored."""
         output: OutputT = self._output.validate_json(text)
         return output
 
@@ -84,8 +88,8 @@ def define_job(
 
     `input` and `output` are anything that pydantic's `TypeAdapter` takes; without `output` the returned
     value is any JSON value. `timeout`: seconds that a whole run may be at work, waiting not counted; past it
-    the run fails with `RunTimeoutError`'s text. Raises `ValueError` for an empty name, a timeout that is not
-    positive, or types that pydantic does not take, `TypeError` if `run` is not an async function.
+    the run fails with `RunTimeoutError`'s text (default: none). Raises `ValueError` for an empty name, a timeout that
+    is not positive, or types that pydantic does not take, `TypeError` if `run` is not an async function.
     """
     seconds = None if timeout is None else to_seconds(timeout)
     if seconds is not None and not seconds > 0:

@@ -28,7 +28,7 @@ from .events import (
     RunTriggered,
 )
 from .events import RunCancelled as RunCancelledEvent
-from .handles import JobHandle, Trigger, TriggerRules
+from .handles import JobHandle, Trigger, TriggerRules, new_runs
 from .jobs import JobDefinition, Registry
 from .ledger import StoredSchedule
 from .neighbours import Neighbours
@@ -74,7 +74,8 @@ class Runs:
     ) -> list[Run[Any]]:
         """Runs, newest first. `status` and `job_name` are one or several; `labels` must all match.
 
-        Raises `ValidationError` for a status that does not exist or a negative `limit` or `offset`.
+        At most `limit` (default: all) after the first `offset`. Raises `ValidationError` for a status that does not
+        exist or a negative `limit` or `offset`.
         """
         try:
             statuses = None if status is None else [RunStatus(one).value for one in _several(status)]
@@ -93,12 +94,12 @@ class Runs:
         return [self._registry.typed(stored) for stored in found]
 
     async def get_steps(self, run_id: str) -> list[Step]:
-        """The steps of a run that have begun to wait or have ended, in the order in which they began."""
+        """The steps of a run that wait or have ended, in the order of their beginnings. Raises `NotFoundError`."""
         await self._require(run_id)
         return [step_view(stored) for stored in await self._services.store.steps_of(run_id)]
 
     async def get_logs(self, run_id: str) -> list[Log]:
-        """The lines that a run has logged, in order, where log persistence is in use."""
+        """The lines that a run logged while `with_log_persistence` was in use, in order. Raises `NotFoundError`."""
         await self._require(run_id)
         await self._services.bus.drain()
         return [log_view(line) for line in await self._services.ledger.logs_of(run_id)]
@@ -113,8 +114,9 @@ class Runs:
     ) -> Run[Any]:
         """Wait until the run has completed, and return it.
 
-        `on_progress(progress)` and `on_log(event)`, plain or async, are called on the way. Raises `RunFailedError`,
-        `RunCancelledError`, `NotFoundError`, and `TimeoutError` after `timeout` seconds (the run goes on).
+        `on_progress(progress)` and `on_log(event)`, plain or async, are called on the way. Raises `RunFailedError`
+        or `RunCancelledError` (both have the run), `NotFoundError`, and `TimeoutError` after `timeout` (seconds or a
+        timedelta; default: none), upon which the run goes on.
         """
         ending: asyncio.Future[Run[Any]] = asyncio.ensure_future(self._ended(run_id, on_progress, on_log))
         if timeout is not None and not await finishes_within(self._services.clock, ending, to_seconds(timeout)):
@@ -131,17 +133,21 @@ class Runs:
     def on(self, event_type: str, listener: Listener, *, here_only: bool = False) -> Callable[[], None]:
         """Call `listener(event)`, plain or async, for each event of the type, or of any with `"*"`.
 
-        In a browser events of other tabs on the same database are among them, unless `here_only`. Returns the way
-        to stop it. Raises `ValueError` for a type that does not exist.
+        In a browser events of other tabs are among them, unless `here_only`. Returns the way to stop it. Raises
+        `ValueError` for a type that does not exist, `TypeError` for a listener that cannot be called.
         """
         return self._services.bus.on(event_type, listener, here_only=here_only)
 
     def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
-        """Call `handler(error, event)` with what a listener raised."""
+        """Call `handler(error, event)` with what a listener raised, else it is logged; returns the way to stop it."""
         return self._services.bus.on_error(handler)
 
     def subscribe(self, run_id: str) -> AsyncIterator[Event]:
-        """The events of one run: its present state, then live, up to its end. Raises `NotFoundError`."""
+        """The events of one run: its present state as events, then live, up to its end.
+
+        No event of this instance in between is missed; of a run that another process or tab executes the store
+        tells, once every polling interval. Raises `NotFoundError` when it is iterated.
+        """
         return follow(
             run_id,
             bus=self._services.bus,
@@ -211,7 +217,10 @@ class Runs:
         self._emit(RunDeleted, deleted)
 
     async def purge_runs(self, older_than: datetime, limit: int = 500) -> int:
-        """Delete terminal runs that ended before `older_than` (aware), oldest first; how many were deleted."""
+        """Delete terminal runs that ended before `older_than` (aware), oldest first; how many were deleted.
+
+        At most `limit` of them. Raises `ValidationError` for a naive datetime or a limit below 1.
+        """
         try:
             moment = from_datetime(older_than)
         except (ValueError, AttributeError) as error:
@@ -256,7 +265,8 @@ class Runs:
 
         The first tick is one interval away, or the next cron time. A known `key` is replaced. `catch_up` says
         what becomes of ticks that passed while nobody was there: `"one"` run for all, `"all"` of them, or none
-        (`"skip"`). Raises `ValidationError`, `NotFoundError` for a job that is not registered.
+        (`"skip"`). Raises `ValidationError` for options or a payload that make no sense, `NotFoundError` for a job
+        that is not registered.
         """
         definition = self._definition(job)
         if (every is None) == (cron is None):
@@ -294,9 +304,12 @@ class Runs:
     # -- for handles -----------------------------------------------------------------------------------
 
     async def trigger_all(self, definition: JobDefinition[Any, Any], triggers: Sequence[Trigger]) -> list[Run[Any]]:
-        """Validate all, then store all in one transaction: what `JobHandle.trigger` and its kin call."""
+        """Validate all, then store all in one transaction: what `JobHandle.trigger` and its kin call.
+
+        Raises `ValidationError`, which of several names the one by its index.
+        """
         now = self._now()
-        wanted = [trigger.new_run(definition, self._services.ids.new(), now, self._rules) for trigger in triggers]
+        wanted = new_runs(triggers, definition, self._services.ids, now, self._rules)
         if not wanted:
             return []
         runs = []

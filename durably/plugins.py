@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Plugin(Protocol):
-    """What `Durably.use` takes."""
+    """What `Durably.use` takes: an object with a `name`, whose `install` may listen to events, say."""
 
     name: str
 
@@ -25,7 +25,7 @@ class Plugin(Protocol):
 
 
 def with_log_persistence() -> LogPersistence:
-    """A plugin that stores every `log:write`, for `Durably.get_logs`."""
+    """A plugin that stores every `log:write`, for `Durably.get_logs`; use it before the first run."""
     return LogPersistence()
 
 
@@ -40,6 +40,7 @@ class LogPersistence:
         self._ledger: Ledger | None = None
 
     def install(self, durably: Durably) -> None:
+        """Begin to keep what is logged."""
         self._ledger = durably.ledger
         # Lines of other tabs are stored by them.
         durably.on("log:write", self._keep, here_only=True)

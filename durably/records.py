@@ -26,6 +26,7 @@ class RunStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
+        """Whether it has ended: `completed`, `failed` or `cancelled`."""
         return self not in (RunStatus.PENDING, RunStatus.RUNNING)
 
 
@@ -57,24 +58,28 @@ class Run(Generic[OutputT]):
     """Index of the latest step that has a checkpoint, -1 before the first."""
     completed_step_count: int
     waiting_for: str | None
+    """`sleep:NAME`, `signal:NAME` or `run:ID` while the run only waits; it is `pending` then."""
     generation: int
     """How often the run was claimed; every write of an execution carries it (a fencing token)."""
     worker_id: str | None
     heartbeat_at: datetime | None
     run_at: datetime
+    """It is not claimed before; while it sleeps, the moment at which it wakes up."""
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
     disposition: str | None = field(default=None, compare=False)
-    """What `trigger` did: `created`, or `idempotent` where the run was there already; else `None`."""
+    """What `trigger` did: `created`, or `idempotent` or `coalesced` where the run was there already; else `None`."""
 
     @property
     def is_terminal(self) -> bool:
+        """Whether it has ended."""
         return self.status.is_terminal
 
     @property
     def is_active(self) -> bool:
+        """Whether it is `pending` or `running`."""
         return not self.status.is_terminal
 
 
@@ -91,7 +96,7 @@ class Step:
     attempt: int
     started_at: datetime
     completed_at: datetime | None
-    """`None` while the step waits."""
+    """When it ended, however it did; `None` while the step waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +112,10 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A job that is triggered by the clock: `every` so many seconds, or as a `cron` line says."""
+    """A job that is triggered by the clock: `every` so many seconds, or as a `cron` line says in `timezone`.
+
+    `next_at` is the next tick; `catch_up` says what becomes of ticks that were missed: `one`, `all` or `skip`.
+    """
 
     key: str
     job_name: str

@@ -18,9 +18,10 @@ from .errors import NonRetryableError, RetryAfter
 class Retry:
     """How often and how soon a step is tried again.
 
-    `attempts` counts all calls, the first included. The n-th wait is `delay * backoff ** (n - 1)` seconds,
-    at most `max_delay`; `jitter` draws it from the upper half of that span, so that many runs do not come
-    back at once. `on`: the exceptions that are worth another try. Raises `ValueError` for nonsense.
+    `attempts` counts all calls, the first included (default 3). The n-th wait is `delay * backoff ** (n - 1)`
+    seconds (1, 2, 4, ...), at most `max_delay` (60); `jitter` draws it from the upper half of that span, so that
+    many runs do not come back at once. `on`: the exceptions that are worth another try (default: all). Raises
+    `ValueError` for numbers out of range, `TypeError` for what is no number or no exception.
     """
 
     attempts: int = 3
@@ -35,6 +36,9 @@ class Retry:
             raise ValueError(f"attempts counts all calls and must be at least 1, got {self.attempts!r}")
         if to_seconds(self.delay) < 0 or to_seconds(self.max_delay) < 0 or self.backoff < 1:
             raise ValueError("delay and max_delay must not be negative, and backoff not be less than 1")
+        kinds = self.on if isinstance(self.on, tuple) else (self.on,)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            raise TypeError(f"on takes the classes of the exceptions to try again after, got {self.on!r}")
 
     @classmethod
     def of(cls, policy: Retry | int | None) -> Retry:

@@ -19,15 +19,20 @@ from .ledger import StoredSchedule
 MOST_CAUGHT_UP = 1_000
 """How many missed ticks `catch_up="all"` fires at a time; those that are left come with the next look."""
 
+LONGEST_INTERVAL_MS = 100 * 365 * 86_400_000
+
 LATE_MS = 60_000
 """A tick of `catch_up="skip"` fires if it is looked at within this time (or, if that is shorter, before the next)."""
 
 
 def checked_every(every: float | timedelta) -> int:
     """The interval in milliseconds. Raises `ValidationError`."""
-    milliseconds = round(to_seconds(every) * 1000)
-    if milliseconds < 1:
-        raise ValidationError(f"every must be more than 0 seconds, got {every!r}")
+    try:
+        milliseconds = round(to_seconds(every) * 1000)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValidationError(f"every cannot be an interval: {error}") from error
+    if not 1 <= milliseconds <= LONGEST_INTERVAL_MS:
+        raise ValidationError(f"every must be more than 0 seconds, and at most 100 years; got {every!r}")
     return milliseconds
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import codec
-from .clock import EpochMs
+from .clock import LAST_INSTANT, EpochMs
 from .errors import (
     DuplicateStepError,
     DurablyError,
@@ -45,8 +45,8 @@ SETTLE_SECONDS = 1.0
 PARK_AGAIN_SECONDS = 0.1
 """After this long a run that could not be parked is tried to be parked again."""
 
-NEVER = EpochMs(253_402_300_799_000)
-"""The wake-up time of a run that only waits for something to come: the end of the year 9999."""
+NEVER = LAST_INSTANT
+"""The wake-up time of a run that only waits for something to come."""
 
 transaction_of: ContextVar[str | None] = ContextVar("durably_transaction_of", default=None)
 """The run in whose transaction the present task is; tasks that it starts inherit it."""

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
 from .calls import UserTransaction, call, call_in_place, interruptible
-from .clock import EpochMs, finishes_within, to_datetime, to_seconds, unbroken
+from .clock import EpochMs, finishes_within, instant_after, to_datetime, to_seconds, unbroken
 from .codec import is_text
 from .errors import DurablyError, StepTimeoutError, StorageError, StorageFullError, StoreFailedError, describe
 from .events import LogWritten, StepCompleted, StepFailed, StepRetried, StepStarted
@@ -64,26 +64,33 @@ class StepLog:
         self._session = session
 
     def info(self, message: str, data: Any = None) -> None:
+        """A line of level `info`; `data` is anything, shown as JSON."""
         self._write("info", message, data)
 
     def warning(self, message: str, data: Any = None) -> None:
+        """A line of level `warning`; `warn` is another name for it."""
         self._write("warning", message, data)
 
     warn = warning
 
     def error(self, message: str, data: Any = None) -> None:
+        """A line of level `error`; the run goes on."""
         self._write("error", message, data)
 
     def _write(self, level: str, message: str, data: Any) -> None:
         session = self._session
         step_name = next(reversed(session.running), None)
-        line = {"level": level, "message": message, "data": data, "step_name": step_name}
+        line = {"level": level, "message": str(message), "data": data, "step_name": step_name}
         claim = {"worker_id": session.run.worker_id or "", "generation": session.run.generation}
         session.on_loop(lambda: session.emit(LogWritten, **line, **claim))
 
 
 class StepContext:
-    """One execution of one run, as its job's function sees it."""
+    """One execution of one run, as its job's function sees it.
+
+    `run_id` is the run's id, `log` writes log lines. Each step takes a name that is used once in an execution. Once
+    another worker has the run, or it has ended, every step raises `LeaseLostError`, which jobs should let pass.
+    """
 
     def __init__(self, session: Session, children: Children, options: StepOptions | None = None) -> None:
         self.run_id = session.run.id
@@ -98,10 +105,11 @@ class StepContext:
     ) -> StepContext:
         """The same execution, with other options for the steps that are called on what is returned.
 
-        `retry`: a policy, or how many calls in all; attempts are counted in the store. `timeout` (seconds)
-        for each attempt: past it the step is cancelled and `StepTimeoutError` raised (a plain function in a
-        thread cannot be stopped; its result is not used). `output`: the type of the result, for a class that
-        cannot be found again by its import path.
+        `retry`: a policy, or how many calls in all (default: one); attempts are counted in the store. `timeout`
+        (seconds or a timedelta; default: none) for each attempt: past it the step is cancelled and
+        `StepTimeoutError` raised (a plain function in a thread cannot be stopped; its result is not used).
+        `output`: the type of the result, for a class that cannot be found again by its import path. Raises
+        `ValueError` or `TypeError` for options that make no sense.
         """
         context = StepContext(
             self._session,
@@ -123,7 +131,7 @@ class StepContext:
         `fn` is async, or plain: then it runs in a thread (in the browser, which has none, in place).
         Raises what `fn` raises, after the step is stored as failed; `DuplicateStepError` for a name used
         twice; `StepOutputError` for a result that could not be read back equal, naming the step and the
-        path in the result.
+        path in the result; `StepTimeoutError` as `with_options` says; `DurablyError` inside a transaction.
         """
         session, kind = self._session, TypedValue.of(self._options.output, fn)
 
@@ -153,7 +161,8 @@ class StepContext:
 
         `await tx.execute(sql, params)` gives rows with index and name access. What `fn` writes and the
         step's checkpoint are committed together, or neither is. Inside `fn` only `tx` is for use: a step
-        call there raises `DurablyError`. Otherwise as `run`.
+        call there raises `DurablyError`. Everything else that writes waits meanwhile, so be quick. Otherwise as
+        `run`, `StepTimeoutError` included; a plain `fn` runs in place.
         """
         session, kind = self._session, TypedValue.of(self._options.output, fn)
 
@@ -192,7 +201,8 @@ class StepContext:
     async def sleep(self, name: str, seconds: float | timedelta) -> None:
         """Sleep durably: the moment to wake up is stored at the first call, and a restart does not move it.
 
-        While the run only waits it holds no slot of its worker. Raises `ValueError` for a negative span.
+        `seconds` or a timedelta. While the run only waits it holds no slot of its worker. Raises `ValueError` for a
+        negative span.
         """
         span = to_seconds(seconds)
         if not 0 <= span < float("inf"):
@@ -205,7 +215,8 @@ class StepContext:
         """Wait for `durably.signal(run_id, signal, payload)` and return the payload.
 
         `signal` defaults to `name`. Signals sent early are kept; each is delivered to one step, in order.
-        Raises `TimeoutError` when none has come after `timeout` seconds.
+        Raises `TimeoutError` when none has come `timeout` (seconds or a timedelta) after the first call,
+        `DurablyError` for a name that is no text.
         """
         if signal is not None and not is_text(signal):
             raise DurablyError(f"step '{name}': a signal's name is a text, got {signal!r}")
@@ -216,7 +227,8 @@ class StepContext:
         """Start a run of another job, once, and return it at once.
 
         `job` is a definition, a handle or a name; options are those of `JobHandle.trigger`, and `detached`:
-        with it the child is not cancelled with this run.
+        with it the child is not cancelled with this run. A later execution returns the same child, as it is then.
+        Raises `ValidationError`, and `NotFoundError` for a job that is not registered or a child that was deleted.
         """
         session = self._session
         index = session.enter(name)
@@ -234,7 +246,8 @@ class StepContext:
     async def trigger_and_wait(self, name: str, job: Any, payload: Any, **trigger_options: Any) -> Run[Any]:
         """Start a run of another job, once, and wait for its end; this run holds no slot meanwhile.
 
-        Options as in `trigger`. Raises `RunFailedError` or `RunCancelledError` for a child that did not complete.
+        Options and errors as in `trigger`; and `RunFailedError` or `RunCancelledError` for a child that did not
+        complete, `NotFoundError` for one that was deleted meanwhile.
         """
         child = self._children.new_run(self._session, job, payload, trigger_options)
         return await child_run(self._session, name, child, self._children.typed)
@@ -331,7 +344,7 @@ class StepContext:
         if isinstance(error, Exception):
             delay = self._options.retry.next_delay(error, checkpoint.attempt, session.services.ids.random)
         now = session.services.clock.now()
-        wake_at = None if delay is None else EpochMs(now + round(delay * 1000))
+        wake_at = None if delay is None else instant_after(now, delay)
         await session.write(
             replace(checkpoint, status="failed", error=text, wake_at=wake_at, progress=session.take_progress(), now=now)
         )

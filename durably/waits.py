@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
-from .clock import EpochMs, finishes_within, unbroken
+from .clock import finishes_within, instant_after, unbroken
 from .errors import NotFoundError, RunCancelledError, RunFailedError, describe
 from .events import RunTriggered, StepCompleted, StepFailed, StepStarted
 from .records import Run, RunStatus
@@ -49,7 +49,7 @@ async def sleep(session: Session, name: str, seconds: float) -> None:
         await session.write(completed(checkpoint, NULL, now))
         return NULL
 
-    wake_at = EpochMs(session.services.clock.now() + round(seconds * 1000))
+    wake_at = instant_after(session.services.clock.now(), seconds)
     checkpoint = _begun(session, name, index, stored, wake_at=wake_at)
     await _wait(session, checkpoint, f"sleep:{name}", look)
 
@@ -67,7 +67,7 @@ async def wait_for_signal(session: Session, name: str, signal: str, timeout: flo
         services = session.services
         return await ours(services.ledger.take_signal(session.claim, checkpoint, services.clock.now()))
 
-    wake_at = None if timeout is None else EpochMs(session.services.clock.now() + round(timeout * 1000))
+    wake_at = None if timeout is None else instant_after(session.services.clock.now(), timeout)
     checkpoint = _begun(session, name, index, stored, wake_at=wake_at, signal=signal)
     output = await _wait(session, checkpoint, f"signal:{signal}", look)
     return session.decoded(name, output)

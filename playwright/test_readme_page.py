@@ -12,8 +12,10 @@ from playwright.sync_api import expect
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
 [PAGE] = re.findall(r"```html\n(.*?)```", README, re.DOTALL)
 JOBS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+[CLIENT] = re.findall(r"```js\n(.*?)```", README, re.DOTALL)
 ICON = '<link rel="icon" href="data:,">'
 """Which a browser would ask for otherwise, and nobody has."""
+LISTEN = "<script>window.said = []; console.log = (...words) => said.push(words.join(' '))</script>"
 
 
 def test_ten_lines_of_a_job_and_ten_of_a_page_do_what_the_readme_says(browser: Browser, server: Server) -> None:
@@ -21,3 +23,14 @@ def test_ten_lines_of_a_job_and_ten_of_a_page_do_what_the_readme_says(browser: B
     server.put("/readme/page.html", ICON + PAGE)
     tab = browser.tab("/readme/page.html", until="document.querySelector('#status')")
     expect(tab.page.locator("#status")).to_have_text("done: 150 rows", timeout=30_000)
+
+
+def test_the_example_of_the_client_says_what_the_readme_says(browser: Browser, server: Server) -> None:
+    server.put("/readme/jobs.py", JOBS)
+    page = f'{ICON}{LISTEN}<script type="module">{CLIENT}; window.finished = true</script>'
+    server.put("/readme/client.html", page)
+    tab = browser.tab("/readme/client.html", until="window.finished")
+    expected = re.findall(r"console\.log\(.*\)  +// (.+)$", CLIENT, re.MULTILINE)
+    assert expected
+    # A listener's events come by another stream than the answers to calls.
+    assert sorted(tab.js("said")) == sorted(expected)

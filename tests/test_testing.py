@@ -88,12 +88,35 @@ def test_a_week_goes_by_in_no_time() -> None:
 
 
 def test_counted_ids_are_the_same_in_every_test() -> None:
-    clock = ManualClock()
-    one, two = counting_ids(clock), Ids(clock, counting_entropy())
+    one, two = Ids(ManualClock(), counting_entropy()), Ids(ManualClock())
+    two.new()
+    two.draw_from(counting_entropy())
     assert [one.new(), one.new(), one.uuid(), one.random()] == [two.new(), two.new(), two.uuid(), two.random()]
     assert counting_entropy(2**8 - 1)(8) == 255
     narrow = counting_entropy(2**8)
     assert [narrow(8), narrow(8)] == [0, 1], "cut to the bits that were asked for"
+
+
+def test_an_instance_with_counted_ids_does_the_same_twice() -> None:
+    """Ids of runs, what steps draw and the jitter of retries: a test may write all of them down."""
+
+    @job
+    async def draw(step: StepContext, payload: int) -> list[str]:
+        return [str(await step.uuid()), str(await step.random())]
+
+    async def once() -> tuple[str, Any]:
+        durably = create_durably(":memory:", jobs=[draw], clock=ManualClock())
+        durably.use(counting_ids())
+        await durably.migrate()
+        drawn = await durably.jobs.draw.trigger(1)
+        await durably.process_until_idle()
+        return drawn.id, (await assert_completed(durably, drawn.id)).output
+
+    async def test() -> None:
+        first = await once()
+        assert first == await once()
+
+    run(test)
 
 
 # --- a faulty database ----------------------------------------------------------------------------

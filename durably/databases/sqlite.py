@@ -141,6 +141,10 @@ class SQLiteDatabase:
                 raise StorageError(
                     f"the file {self._name} is not a SQLite database; it was left as it is, choose another name"
                 ) from error
+            if str(error).startswith("no such table: durably_"):
+                raise StorageError(
+                    f"there is nothing of durably's in {self._name} yet; call init() or migrate() first"
+                ) from error
             raise StorageError(f"database {self._name}: {error}") from error
         except UnicodeEncodeError as error:
             raise ValidationError(f"a text with half a surrogate pair cannot be stored: {error.object!r}") from error

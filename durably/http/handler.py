@@ -31,12 +31,15 @@ _TRIGGER_FIELDS = {
 
 
 def create_durably_handler(durably: Durably) -> DurablyHandler:
-    """The HTTP API of an instance. See `DurablyHandler.handle`."""
+    """The HTTP API of an instance: hand each request to `DurablyHandler.handle`."""
     return DurablyHandler(durably)
 
 
 class DurablyHandler:
-    """Answers the requests of the HTTP API."""
+    """Answers the requests of the HTTP API. Each endpoint is a method; `handle` routes to them.
+
+    The methods raise `DurablyError`s; `handle` answers with them.
+    """
 
     def __init__(self, durably: Durably) -> None:
         self._durably = durably
@@ -53,7 +56,10 @@ class DurablyHandler:
         }
 
     async def handle(self, request: Request, base_path: str = "") -> Response:
-        """Answer a request whose path is `base_path` and an endpoint's. Never raises an `Exception`."""
+        """Answer a request whose path is `base_path` and an endpoint's. Never raises an `Exception`.
+
+        Errors are answered with `{"error": sentence}` and their status, a wrong method with 405.
+        """
         try:
             return await self._route(request, base_path)
         except DurablyError as error:
@@ -85,6 +91,10 @@ class DurablyHandler:
         return await endpoint(request)
 
     async def trigger(self, request: Request) -> Response:
+        """Store a run: body `{jobName, input, idempotencyKey?, concurrencyKey?, labels?}`.
+
+        Answers `{runId, disposition}`. Raises `ValidationError`, and `NotFoundError` for a job that is not registered.
+        """
         body = _json_object(request)
         unknown = sorted(body.keys() - _TRIGGER_FIELDS.keys())
         if unknown:
@@ -104,12 +114,17 @@ class DurablyHandler:
         return Response.of_json({"runId": run.id, "disposition": run.disposition})
 
     async def run(self, request: Request) -> Response:
+        """One run, by `runId`. Raises `NotFoundError`, `ValidationError` without a `runId`."""
         run = await self._durably.get_run(_run_id(request))
         if run is None:
             raise NotFoundError(f"there is no run {_run_id(request)}")
         return Response.of_json(run_json(run))
 
     async def runs(self, request: Request) -> Response:
+        """Runs, newest first: `status` and `jobName` (repeatable), `label.KEY`, `limit`, `offset`.
+
+        Raises `ValidationError`.
+        """
         query = request.query
         found = await self._durably.get_runs(
             status=query.get("status"),
@@ -121,18 +136,25 @@ class DurablyHandler:
         return Response.of_json([run_json(run) for run in found])
 
     async def steps(self, request: Request) -> Response:
+        """The steps of a run. Raises `NotFoundError`, `ValidationError` without a `runId`."""
         steps = await self._durably.get_steps(_run_id(request))
         return Response.of_json([step_json(step) for step in steps])
 
     async def retry(self, request: Request) -> Response:
+        """Make a failed or cancelled run pending again.
+
+        Raises `NotFoundError`, `ConflictError`, `ValidationError` without a `runId`.
+        """
         await self._durably.retry(_run_id(request))
         return Response.of_json({"success": True})
 
     async def cancel(self, request: Request) -> Response:
+        """Cancel an active run. Raises `NotFoundError`, `ConflictError`, `ValidationError` without a `runId`."""
         await self._durably.cancel(_run_id(request))
         return Response.of_json({"success": True})
 
     async def signal(self, request: Request) -> Response:
+        """Send a signal: `{name, payload?}`. Raises `NotFoundError`, `ConflictError`, `ValidationError`."""
         body = _json_object(request)
         name = body.get("name")
         if not isinstance(name, str) or not name:
@@ -141,12 +163,17 @@ class DurablyHandler:
         return Response.of_json({"success": True})
 
     async def subscribe(self, request: Request) -> Response:
+        """Server-sent events of one run, from its present state to its end.
+
+        Raises `NotFoundError`, `ValidationError` without a `runId`.
+        """
         run_id = _run_id(request)
         if await self._durably.get_run(run_id) is None:
             raise NotFoundError(f"there is no run {run_id}")
         return event_stream(self._durably.subscribe(run_id))
 
     async def runs_subscribe(self, request: Request) -> Response:
+        """Server-sent events of all runs from now on, or of those of the `jobName`s and with the `label.KEY`s given."""
         job_names, labels = request.query.get("jobName"), _labels(request.query)
 
         def wanted(event: Event) -> bool:

@@ -42,6 +42,7 @@ class Request:
 
     @property
     def path(self) -> str:
+        """The path of the URL, without host and query."""
         return urlsplit(self.url).path
 
     @property

@@ -17,7 +17,8 @@ interrupted, give it a `FaultyDatabase` and let a checkpoint fail:
 
     database = FaultyDatabase(":memory:", lambda sql: "durably_steps" in sql and sql.startswith("INSERT"), times=1)
 
-and count with `Executions` what was executed again. Everything here works on CPython and in Pyodide, with
+and count with `Executions` what was executed again. `durably.use(counting_ids())` makes ids and randomness the same in
+every run of the test. Everything here works on CPython and in Pyodide, with
 any test runner: an assertion that does not hold raises `AssertionError` with what is stored instead.
 """
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from ..clock import Clock
-from ..ids import Ids
+from ..engine import Durably
 
 
 def counting_entropy(start: int = 1) -> Callable[[int], int]:
@@ -15,6 +14,23 @@ def counting_entropy(start: int = 1) -> Callable[[int], int]:
     return lambda bits: next(numbers) % (1 << bits)
 
 
-def counting_ids(clock: Clock, start: int = 1) -> Ids:
-    """`Ids` over `counting_entropy`: with a `ManualClock` every id of a test is known beforehand."""
-    return Ids(clock, counting_entropy(start))
+def counting_ids(start: int = 1) -> CountingIds:
+    """A plugin that draws from `counting_entropy(start)`: `durably.use(counting_ids())`, before anything else.
+
+    With a `ManualClock` every id of a test, every `step.random()` and `step.uuid()` and the jitter of every retry are
+    known beforehand.
+    """
+    return CountingIds(start)
+
+
+class CountingIds:
+    """See `counting_ids`."""
+
+    name = "counting-ids"
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def install(self, durably: Durably) -> None:
+        """Let the instance count instead of drawing at random."""
+        durably.ids.draw_from(counting_entropy(self._start))

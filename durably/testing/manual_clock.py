@@ -17,7 +17,10 @@ _SETTLING_TURNS = 20
 
 
 class ManualClock:
-    """A `Clock` whose time stands still between calls of `advance`."""
+    """A clock for `create_durably(clock=)` whose time stands still between calls of `advance`.
+
+    `start`: an aware datetime. Raises `ValueError` for a naive one.
+    """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._now = from_datetime(start)
@@ -25,6 +28,7 @@ class ManualClock:
         self._order = itertools.count()
 
     def now(self) -> EpochMs:
+        """The present instant, in whole milliseconds since 1970."""
         return self._now
 
     async def sleep(self, seconds: float) -> None:
