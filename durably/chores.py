@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from .clock import EpochMs
 from .events import RunDeleted, RunTriggered
+from .jobs import Registry
 from .schedules import due_ticks
 from .services import Services
 
@@ -38,8 +39,9 @@ def retention_ms(span: str | timedelta | None) -> int | None:
 class Chores:
     """Done by the worker between its claims."""
 
-    def __init__(self, services: Services, retain_ms: int | None) -> None:
+    def __init__(self, services: Services, registry: Registry, retain_ms: int | None) -> None:
         self._services = services
+        self._registry = registry
         self._retain_ms = retain_ms
         self._purged_at = EpochMs(0)
 
@@ -52,7 +54,7 @@ class Chores:
             for stored in await self._services.ledger.fire(schedule, run_ids, after, now):
                 fired = True
                 about = {"run_id": stored.id, "job_name": stored.job_name, "labels": json.loads(stored.labels)}
-                self._services.bus.emit(RunTriggered, **about, payload=json.loads(stored.payload))
+                self._services.bus.emit(RunTriggered, **about, payload=self._registry.typed(stored).payload)
         return fired
 
     async def when_idle(self, now: EpochMs) -> None:

@@ -15,7 +15,7 @@ from .chores import Chores, retention_ms
 from .clock import Clock, SystemClock, to_datetime, to_seconds
 from .database import Database
 from .databases import open_database
-from .events import EventBus
+from .events import EventBus, logger
 from .handles import ChildRuns, JobHandle, JobHandles, TriggerRules
 from .ids import Ids
 from .jobs import InputT, JobDefinition, JobFunction, OutputT, Registry, define_job
@@ -24,7 +24,7 @@ from .liveness import HeartbeatOnly, Liveness
 from .management import Runs
 from .migrations import migrate
 from .neighbours import Channel, Neighbours, NoChannel
-from .plugins import Plugin
+from .plugins import Flushing, Plugin
 from .records import StorageInfo
 from .services import Services
 from .storage import export_image, import_image
@@ -155,7 +155,7 @@ class Durably(Runs):
             ids=Ids(clock),
             wake=lambda: self._worker.wake(),
         )
-        self._chores = Chores(self._services, retain_ms)
+        self._chores = Chores(self._services, self._registry, retain_ms)
         self._worker = self._new_worker(None)
         self._neighbours = Neighbours(
             channel,
@@ -165,7 +165,7 @@ class Durably(Runs):
             is_alive=liveness.note_alive,
         )
         self._migrating = asyncio.Lock()
-        self._plugins: list[Plugin] = []
+        self._plugins: dict[str, Plugin] = {}
 
     @property
     def ledger(self) -> Ledger:
@@ -240,10 +240,13 @@ class Durably(Runs):
         return None if definition is None else JobHandle(self, definition)
 
     def use(self, plugin: Plugin) -> None:
-        """Install a plugin: call its `install(self)`. The same one twice is fine. Raises what `install` raises."""
-        if plugin not in self._plugins:
+        """Install a plugin: call its `install(self)`. A second one of the same `name` is not installed.
+
+        Raises what `install` raises.
+        """
+        if plugin.name not in self._plugins:
             plugin.install(self)
-            self._plugins.append(plugin)
+            self._plugins[plugin.name] = plugin
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -280,6 +283,12 @@ class Durably(Runs):
         """
         await self._worker.stop(None if timeout is None else to_seconds(timeout))
         await self._services.bus.drain()
+        for plugin in self._plugins.values():
+            if isinstance(plugin, Flushing):
+                try:
+                    await plugin.flush()
+                except Exception:  # noqa: BLE001 - the database is closed whatever a plugin does
+                    logger.exception("plugin %s could not finish its work", plugin.name)
         self._neighbours.close()
         await self._database.close()
 

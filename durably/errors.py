@@ -1,7 +1,7 @@
 """Every error that durably raises, in one tree.
 
     DurablyError                    .status, .code
-    ├── ValidationError       400   a payload, name or option that is not acceptable
+    ├── ValidationError       400   a payload, name or option that is not acceptable (a `ValueError` too)
     ├── NotFoundError         404   no such run, job or step
     ├── ConflictError         409   the run's status does not allow this
     ├── RunFailedError              the run that was waited for failed       (.run)
@@ -51,6 +51,15 @@ __all__ = [
 ]
 
 
+def _reduced(error: BaseException) -> tuple[Any, ...]:
+    """How an error is copied, and sent to another process: as it is, not made anew from its text."""
+    return _remade, (type(error), error.args), error.__dict__
+
+
+def _remade(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    return kind.__new__(kind, *args)
+
+
 class DurablyError(Exception):
     """The base of all errors; catch it to catch any of them.
 
@@ -65,9 +74,11 @@ class DurablyError(Exception):
         self.message = message
         self.status = self.default_status if status is None else status
 
+    __reduce__ = _reduced
 
-class ValidationError(DurablyError):
-    """Input that is not acceptable; nothing was stored. Correct it and call again."""
+
+class ValidationError(DurablyError, ValueError):
+    """Input that is not acceptable; nothing was stored. Correct it and call again. It is a `ValueError` too."""
 
     default_status = 400
     code = "validation"
@@ -200,6 +211,8 @@ class LeaseLostError(BaseException):
     def __init__(self, run_id: str) -> None:
         super().__init__(f"run {run_id} was taken over or ended elsewhere; this execution stops")
         self.run_id = run_id
+
+    __reduce__ = _reduced
 
 
 class StoreFailedError(BaseException):

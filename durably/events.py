@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from .records import Progress
 
 logger = logging.getLogger("durably")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +185,9 @@ EVENT_TYPES = frozenset(kind.type for kind in EVENT_CLASSES)
 TERMINAL_TYPES = frozenset({RunCompleted.type, RunFailed.type, RunCancelled.type})
 
 Listener = Callable[[Any], Awaitable[None] | None]
-ErrorHandler = Callable[[Exception, Event], None]
+Listeners = dict[str, dict[object, Listener]]
+ErrorHandler = Callable[..., Awaitable[None] | None]
+"""Takes what a listener raised, and the event if it takes two arguments."""
 
 
 class EventBus:
@@ -193,9 +197,10 @@ class EventBus:
         self._now = now
         self.sequence = 0
         """The number of the latest event."""
-        self._listeners: dict[str, list[Listener]] = {}
-        self._listeners_here: dict[str, list[Listener]] = {}
-        self._error_handlers: list[ErrorHandler] = []
+        # By a token: a function that listens twice is two listeners.
+        self._listeners: Listeners = {}
+        self._listeners_here: Listeners = {}
+        self._error_handlers: dict[object, ErrorHandler] = {}
         self._deliveries: set[asyncio.Task[None]] = set()
 
     def on(self, event_type: str, listener: Listener, *, here_only: bool = False) -> Callable[[], None]:
@@ -208,24 +213,11 @@ class EventBus:
             raise ValueError(f"no event has the type {event_type!r}; known: *, {', '.join(sorted(EVENT_TYPES))}")
         if not callable(listener):
             raise TypeError(f"a listener is a function that takes the event, not {listener!r}")
-        listeners = (self._listeners_here if here_only else self._listeners).setdefault(event_type, [])
-        listeners.append(listener)
-
-        def unsubscribe() -> None:
-            if listener in listeners:
-                listeners.remove(listener)
-
-        return unsubscribe
+        return _added((self._listeners_here if here_only else self._listeners).setdefault(event_type, {}), listener)
 
     def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
-        """Call `handler(error, event)` with what a listener raised; without one it is logged."""
-        self._error_handlers.append(handler)
-
-        def unsubscribe() -> None:
-            if handler in self._error_handlers:
-                self._error_handlers.remove(handler)
-
-        return unsubscribe
+        """Call `handler(error)` or `handler(error, event)` with what a listener raised; without one it is logged."""
+        return _added(self._error_handlers, handler)
 
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Make an event of this kind and hand it to everyone who listens."""
@@ -245,17 +237,17 @@ class EventBus:
         self.sequence += 1
         return event
 
-    def _hand(self, event: Event, to: Mapping[str, list[Listener]]) -> None:
-        for listener in [*to.get(event.type, ()), *to.get("*", ())]:
+    def _hand(self, event: Event, to: Listeners) -> None:
+        for listener in [*to.get(event.type, {}).values(), *to.get("*", {}).values()]:
             try:
                 outcome = listener(event)
-            except Exception as error:  # noqa: BLE001 - a listener must never break a run
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - a listener must never break a run
                 self._report(error, event)
             else:
                 if inspect.isawaitable(outcome):
-                    delivery = asyncio.ensure_future(self._deliver(outcome, event))
-                    self._deliveries.add(delivery)
-                    delivery.add_done_callback(self._deliveries.discard)
+                    self._await(self._deliver(outcome, event))
 
     async def drain(self) -> None:
         """Wait for async listeners that are still at work."""
@@ -263,17 +255,55 @@ class EventBus:
         while others := self._deliveries - {asyncio.current_task()}:
             await asyncio.gather(*others, return_exceptions=True)
 
+    def _await(self, work: Coroutine[Any, Any, None]) -> None:
+        delivery = asyncio.ensure_future(work)
+        self._deliveries.add(delivery)
+        delivery.add_done_callback(self._deliveries.discard)
+
     async def _deliver(self, outcome: Awaitable[None], event: Event) -> None:
         try:
             await outcome
-        except Exception as error:  # noqa: BLE001 - as above
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above
             self._report(error, event)
 
-    def _report(self, error: Exception, event: Event) -> None:
+    def _report(self, error: BaseException, event: Event) -> None:
         if not self._error_handlers:
             logger.error("a listener of %s failed", event.type, exc_info=error)
-        for handler in self._error_handlers:
+        for handler in [*self._error_handlers.values()]:
             try:
-                handler(error, event)
+                outcome = handler(*(error, event)[: _arguments(handler)])
             except Exception:
                 logger.exception("an error handler failed for %s", event.type)
+            else:
+                if inspect.isawaitable(outcome):
+                    self._await(self._handled(outcome, event))
+
+    async def _handled(self, outcome: Awaitable[None], event: Event) -> None:
+        try:
+            await outcome
+        except Exception:
+            logger.exception("an error handler failed for %s", event.type)
+
+
+def _added(functions: dict[object, T], function: T) -> Callable[[], None]:
+    """Add a function; the way to take it out again, and no other."""
+    token = object()
+    functions[token] = function
+
+    def remove() -> None:
+        functions.pop(token, None)
+
+    return remove
+
+
+def _arguments(handler: ErrorHandler) -> int:
+    """How many arguments an error handler takes: 1 or 2."""
+    try:
+        inspect.signature(handler).bind(None, None)
+    except TypeError:
+        return 1
+    except ValueError:  # it is not written in Python and does not say
+        return 2
+    return 2

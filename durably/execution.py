@@ -14,7 +14,7 @@ from typing import Any
 
 from .calls import executing_run, interruptible
 from .clock import finishes_within, unbroken
-from .errors import DurablyError, LeaseLostError, RunTimeoutError, StoreFailedError, describe, leaves
+from .errors import DurablyError, LeaseLostError, RunTimeoutError, StorageError, StoreFailedError, describe, leaves
 from .events import RunCompleted, RunFailed, RunStarted, logger
 from .jobs import JobDefinition
 from .records import Progress, RunStatus
@@ -108,6 +108,18 @@ class Execution:
                     waiter.cancel()
         if self._task.done():
             self._task.result()
+
+    async def end_cancelled(self) -> None:
+        """The run has been cancelled: write and tell that of its steps, and cancel the job at its next `await`."""
+        session = self._session
+        if session is not None:
+            session.lost = True
+            for checkpoint in [*session.begun.values()]:
+                try:
+                    await self._services.store.put_cancelled_step(self.claim, checkpoint, self._services.clock.now())
+                except StorageError as error:
+                    logger.warning("that step '%s' was cancelled could not be stored: %s", checkpoint.name, error)
+        self.interrupt(Interruption.ENDED_ELSEWHERE)
 
     def interrupt(self, why: Interruption) -> None:
         """Cancel the job at its next `await`."""

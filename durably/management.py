@@ -1,4 +1,4 @@
-"""What a program does with runs once they are triggered: look, wait, follow, cancel, retry, delete, signal, schedule.
+"""What a program does with runs once they are triggered: look, wait, follow, cancel, retry, delete, signal.
 
 `Runs` is the half of `Durably` that needs no worker but its ear; `engine` adds jobs and life.
 """
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from . import codec
-from .clock import EpochMs, finishes_within, from_datetime, to_seconds
+from .clock import finishes_within, from_datetime, to_seconds
 from .errors import ConflictError, NotFoundError, RunCancelledError, RunFailedError, ValidationError
 from .events import (
     ErrorHandler,
@@ -28,25 +28,22 @@ from .events import (
     RunTriggered,
 )
 from .events import RunCancelled as RunCancelledEvent
-from .handles import JobHandle, Trigger, TriggerRules, new_runs
+from .handles import Trigger, TriggerRules, new_runs
 from .jobs import JobDefinition, Registry
-from .ledger import StoredSchedule
 from .neighbours import Neighbours
-from .records import Log, Run, RunStatus, Schedule, Step
+from .records import Log, Run, RunStatus, Step
 from .rows import NewRun, StoredRun
-from .schedules import checked_cron, checked_every
+from .scheduling import Schedules
 from .services import Services
 from .subscription import follow
-from .views import log_view, schedule_view, step_view
+from .views import log_view, step_view
 from .worker import Worker
 
 _MOST_ROWS = 2**63 - 1
 """SQLite knows no larger number."""
 
-Job = JobDefinition[Any, Any] | JobHandle[Any, Any] | str
 
-
-class Runs:
+class Runs(Schedules):
     """The runs of one instance."""
 
     _services: Services
@@ -139,7 +136,10 @@ class Runs:
         return self._services.bus.on(event_type, listener, here_only=here_only)
 
     def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
-        """Call `handler(error, event)` with what a listener raised, else it is logged; returns the way to stop it."""
+        """Call `handler(error)` or `handler(error, event)`, plain or async, with what a listener raised.
+
+        Returns the way to stop it. Without a handler it is logged.
+        """
         return self._services.bus.on_error(handler)
 
     def subscribe(self, run_id: str) -> AsyncIterator[Event]:
@@ -165,11 +165,11 @@ class Runs:
         Its children that are still active are cancelled with it, those that were started detached aside.
         Raises `NotFoundError`, or `ConflictError` if it has ended.
         """
-        cancelled = await self._services.ledger.cancel(run_id, self._now())
+        cancelled = await self._services.ledger.cancel(run_id, self._services.clock.now())
         if not cancelled:
             raise await self._refused(run_id, "cancelled")
         for stored in cancelled:
-            self._worker.interrupt(stored.id)  # which tells the ends of its steps, before the run's is told
+            await self._worker.end_cancelled(stored.id)  # which tells the ends of its steps, before the run's is told
             self._emit(RunCancelledEvent, stored)
         self._worker.wake()
         return self._registry.typed(next(stored for stored in cancelled if stored.id == run_id))
@@ -179,7 +179,7 @@ class Runs:
 
         Attempts and crashes are counted anew. Raises `NotFoundError`, or `ConflictError` if it is neither.
         """
-        stored = await self._services.ledger.retry(run_id, self._now())
+        stored = await self._services.ledger.retry(run_id, self._services.clock.now())
         if stored is None:
             raise await self._refused(run_id, "retried")
         self._emit(RunRetried, stored)
@@ -192,7 +192,7 @@ class Runs:
         Raises `NotFoundError`, or `ConflictError` if the run has not ended.
         """
         stored = await self._require_ended(run_id, "retriggered")
-        [(fresh, _)] = await self._services.store.enqueue([self._copy_of(stored)], self._now())
+        [(fresh, _)] = await self._services.store.enqueue([self._copy_of(stored)], self._services.clock.now())
         return self._announced(fresh)
 
     async def fork(self, run_id: str, from_step: str) -> Run[Any]:
@@ -204,7 +204,9 @@ class Runs:
         names = [step.name for step in await self._services.store.steps_of(run_id)]
         if from_step not in names:
             raise NotFoundError(f"run {run_id} has no step '{from_step}'; it has {', '.join(names) or 'none'}")
-        return self._announced(await self._services.ledger.fork(run_id, from_step, self._copy_of(stored), self._now()))
+        return self._announced(
+            await self._services.ledger.fork(run_id, from_step, self._copy_of(stored), self._services.clock.now())
+        )
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and signals.
@@ -238,68 +240,17 @@ class Runs:
         `payload` is what a step may return. Raises `NotFoundError`, `ConflictError` if the run has ended,
         `ValidationError` for a payload that cannot be kept.
         """
+        if not name or not codec.is_text(name):
+            raise ValidationError(f"a signal needs a name, a non-empty text; got {name!r}")
         try:
             stored = codec.encode(payload)
             codec.decode(stored)
         except codec.CodecError as error:
             raise ValidationError(f"the payload of signal '{name}' cannot be kept: {error}") from error
-        if not await self._services.ledger.send_signal(run_id, name, stored, self._now()):
+        if not await self._services.ledger.send_signal(run_id, name, stored, self._services.clock.now()):
             raise await self._refused(run_id, "signalled")
         self._worker.poke(run_id)
         self._neighbours.tell_signal(run_id)
-
-    # -- schedules -------------------------------------------------------------------------------------
-
-    async def schedule(
-        self,
-        job: Job,
-        payload: Any,
-        *,
-        every: float | timedelta | None = None,
-        cron: str | None = None,
-        key: str,
-        catch_up: str = "one",
-        timezone: str = "UTC",
-    ) -> Schedule:
-        """Trigger a job by the clock: `every` so many seconds, or as a `cron` line says in `timezone`.
-
-        The first tick is one interval away, or the next cron time. A known `key` is replaced. `catch_up` says
-        what becomes of ticks that passed while nobody was there: `"one"` run for all, `"all"` of them, or none
-        (`"skip"`). Raises `ValidationError` for options or a payload that make no sense, `NotFoundError` for a job
-        that is not registered.
-        """
-        definition = self._definition(job)
-        if (every is None) == (cron is None):
-            raise ValidationError("give every or cron, one of them")
-        if catch_up not in ("one", "all", "skip"):
-            raise ValidationError(f"catch_up must be 'one', 'all' or 'skip', got {catch_up!r}")
-        if not key or not codec.is_text(key) or "\0" in key:
-            raise ValidationError(f"a schedule needs a key, a non-empty text; got {key!r}")
-        now = self._now()
-        every_ms = None if every is None else checked_every(every)
-        first = EpochMs(now + every_ms) if every_ms is not None else checked_cron(str(cron), timezone, now)
-        schedule = StoredSchedule(
-            key=key,
-            job_name=definition.name,
-            payload=definition.dump_payload(payload),
-            every_ms=every_ms,
-            cron=cron,
-            timezone=timezone,
-            catch_up=catch_up,
-            next_at=first,
-            created_at=now,
-        )
-        await self._services.ledger.put_schedule(schedule)
-        return schedule_view(schedule)
-
-    async def unschedule(self, key: str) -> None:
-        """End a schedule. Raises `NotFoundError` if there is none with this key."""
-        if not await self._services.ledger.delete_schedule(key):
-            raise NotFoundError(f"there is no schedule '{key}'")
-
-    async def get_schedules(self) -> list[Schedule]:
-        """All schedules, by key."""
-        return [schedule_view(stored) for stored in await self._services.ledger.schedules()]
 
     # -- for handles -----------------------------------------------------------------------------------
 
@@ -308,7 +259,7 @@ class Runs:
 
         Raises `ValidationError`, which of several names the one by its index.
         """
-        now = self._now()
+        now = self._services.clock.now()
         wanted = new_runs(triggers, definition, self._services.ids, now, self._rules)
         if not wanted:
             return []
@@ -326,20 +277,9 @@ class Runs:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _now(self) -> EpochMs:
-        return self._services.clock.now()
-
     def _emit(self, kind: type[Event], stored: StoredRun, **facts: Any) -> None:
         about: dict[str, Any] = {"run_id": stored.id, "job_name": stored.job_name}
         self._services.bus.emit(kind, **about, labels=json.loads(stored.labels), **facts)
-
-    def _definition(self, job: Job) -> JobDefinition[Any, Any]:
-        name = job if isinstance(job, str) else job.name
-        definition = self._registry.get(name)
-        if definition is None:
-            known = ", ".join(sorted(self._registry.names)) or "none"
-            raise NotFoundError(f"no job named '{name}' is registered; registered: {known}")
-        return definition
 
     def _copy_of(self, stored: StoredRun) -> NewRun:
         return NewRun(
@@ -349,7 +289,7 @@ class Runs:
             labels=json.loads(stored.labels),
             concurrency_key=stored.concurrency_key,
             priority=stored.priority,
-            run_at=self._now(),
+            run_at=self._services.clock.now(),
         )
 
     def _announced(self, stored: StoredRun) -> Run[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic_core import to_json
 
@@ -21,6 +21,15 @@ class Plugin(Protocol):
 
     def install(self, durably: Durably) -> None:
         """Called once, when it is put to use."""
+        ...
+
+
+@runtime_checkable
+class Flushing(Protocol):
+    """A plugin that may also be asked to finish what it has begun."""
+
+    async def flush(self) -> None:
+        """Called by `Durably.stop`, when no run is at work and before the database is closed."""
         ...
 
 
@@ -60,8 +69,13 @@ class LogPersistence:
                 created_at=from_datetime(event.timestamp),
             )
         )
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Store the lines that are not stored yet, if the store could not be written when they came."""
         if self._writing:
             return
+        assert self._ledger is not None, "what has been installed is flushed"
         self._writing = True
         try:
             while self._lines:
@@ -69,7 +83,7 @@ class LogPersistence:
                 try:
                     await self._ledger.put_logs(batch)
                 except BaseException:
-                    self._lines = batch + self._lines  # to be tried again with the next line
+                    self._lines = batch + self._lines  # to be tried again with the next line, or at a stop
                     raise
         finally:
             self._writing = False

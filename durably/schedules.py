@@ -7,7 +7,7 @@ sure that of several workers one fires a tick.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -36,16 +36,22 @@ def checked_every(every: float | timedelta) -> int:
     return milliseconds
 
 
-def checked_cron(cron: str, timezone: str, now: EpochMs) -> EpochMs:
-    """The first tick after `now`. Raises `ValidationError` for a line or a zone that does not exist."""
+def checked_zone(timezone: str) -> tzinfo:
+    """The time zone of this name. Raises `ValidationError`."""
     try:
-        return _next_cron(cron, timezone, now)
-    except CronSimError as error:
-        raise ValidationError(f"the cron line {cron!r} cannot be read: {error}") from error
-    except (ZoneInfoNotFoundError, ValueError) as error:
+        return _zone(timezone)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError) as error:
         raise ValidationError(
             f"the time zone {timezone!r} is not known here ({error}); is tzdata installed?"
         ) from error
+
+
+def checked_cron(cron: str | None, zone: tzinfo, now: EpochMs) -> EpochMs:
+    """The first tick after `now`. Raises `ValidationError` for a line that says no moment."""
+    try:
+        return _next_cron(str(cron), zone, now)
+    except (CronSimError, ValueError) as error:
+        raise ValidationError(f"the cron line {cron!r} cannot be read: {error}") from error
     except StopIteration:
         raise ValidationError(f"the cron line {cron!r} names no moment of the next 50 years") from None
 
@@ -55,7 +61,7 @@ def next_tick(schedule: StoredSchedule, tick: EpochMs) -> EpochMs:
     if schedule.every_ms is not None:
         return EpochMs(tick + schedule.every_ms)
     assert schedule.cron is not None, "a schedule has an interval or a cron line"
-    return _next_cron(schedule.cron, schedule.timezone, tick)
+    return _next_cron(schedule.cron, _zone(schedule.timezone), tick)
 
 
 def due_ticks(schedule: StoredSchedule, now: EpochMs) -> tuple[int, EpochMs]:
@@ -84,8 +90,11 @@ def due_ticks(schedule: StoredSchedule, now: EpochMs) -> tuple[int, EpochMs]:
             return ticks, after
 
 
-def _next_cron(cron: str, timezone: str, after: EpochMs) -> EpochMs:
+def _zone(timezone: str) -> tzinfo:
     # UTC needs no table of time zones, which Pyodide does not bring along.
-    zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
+    return UTC if timezone == "UTC" else ZoneInfo(timezone)
+
+
+def _next_cron(cron: str, zone: tzinfo, after: EpochMs) -> EpochMs:
     moment: datetime = next(CronSim(cron, to_datetime(after).astimezone(zone)))
     return from_datetime(moment)

@@ -27,7 +27,7 @@ from .errors import (
     StorageError,
     leaves,
 )
-from .events import Event, RunProgressed, StepCancelled, logger
+from .events import Event, RunProgressed, StepCancelled, StepStarted, logger
 from .records import Progress
 from .rows import Checkpoint, Claim, StoredRun, StoredStep
 from .services import Services, ours
@@ -87,6 +87,8 @@ class Session:
         self.park_error: StorageError | None = None
         self.progress: Progress | None = None
         """What was last said under this claim; the store hears of it a moment later."""
+        self.begun: dict[str, Checkpoint] = {}
+        """Those of them whose beginning was told."""
         self.is_released = False
         """Set when the worker stops and the run goes back to pending: nothing of it was cancelled for good."""
         self.failures: list[tuple[BaseException, str]] = []
@@ -139,6 +141,7 @@ class Session:
                 yield
             finally:
                 self.running.pop(name, None)
+                self.begun.pop(name, None)
 
     @asynccontextmanager
     async def holding(self) -> AsyncIterator[None]:
@@ -258,6 +261,11 @@ class Session:
             return self.lost or self.is_released or _this_task().cancelling() > 0
         return isinstance(error, LeaseLostError) and self.lost
 
+    def tell_begun(self, checkpoint: Checkpoint) -> None:
+        """Tell that a step begins."""
+        self.begun[checkpoint.name] = checkpoint
+        self.emit(StepStarted, step_name=checkpoint.name, step_index=checkpoint.step_index)
+
     def tell_cancelled(self, name: str, index: int) -> None:
         """Tell that a step was cancelled, unless its end was told before."""
         if name not in self._told_ended:
@@ -270,7 +278,7 @@ class Session:
 
     def interrupt(self) -> None:
         """The run has ended elsewhere: tell it of every step that has not ended, before the run's own end is told."""
-        for name in [*self.running, *(waiting.name for waiting in self._waits)]:
+        for name in [*self.begun, *(waiting.name for waiting in self._waits)]:
             self.tell_cancelled(name, self._indexes[name])
         self.lose()
 

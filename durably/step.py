@@ -20,7 +20,7 @@ from .calls import UserTransaction, call, call_in_place, interruptible
 from .clock import EpochMs, finishes_within, instant_after, to_datetime, to_seconds, unbroken
 from .codec import is_text
 from .errors import DurablyError, StepTimeoutError, StorageError, StorageFullError, StoreFailedError, describe
-from .events import LogWritten, StepCompleted, StepFailed, StepRetried, StepStarted
+from .events import LogWritten, StepCompleted, StepFailed, StepRetried
 from .records import Progress, Run
 from .retry import ONCE, Retry
 from .rows import Checkpoint, NewRun, StoredRun
@@ -296,8 +296,7 @@ class StepContext:
                 checkpoint = Checkpoint(
                     name=name, step_index=index, status="running", attempt=number, started_at=started_at, now=started_at
                 )
-                facts = {"step_name": name, "step_index": index}
-                session.emit(StepStarted, **facts)
+                session.tell_begun(checkpoint)
                 try:
                     return await interruptible(attempt(checkpoint))
                 except StoreFailedError:
@@ -330,11 +329,11 @@ class StepContext:
 
     async def _cancelled(self, checkpoint: Checkpoint) -> None:
         session = self._session
-        session.tell_cancelled(checkpoint.name, checkpoint.step_index)
         if not session.is_released:
             await ours(
                 session.services.store.put_cancelled_step(session.claim, checkpoint, session.services.clock.now())
             )
+        session.tell_cancelled(checkpoint.name, checkpoint.step_index)
 
     async def _failed(self, checkpoint: Checkpoint, error: BaseException) -> EpochMs | None:
         """Store and tell a failed attempt; the moment of the next, or `None` if it was the last."""

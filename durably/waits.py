@@ -128,7 +128,7 @@ def _child_error(run: Run[Any]) -> RunFailedError | RunCancelledError:
 async def start_child(session: Session, checkpoint: Checkpoint, new_run: NewRun, typed: TypedRun) -> Checkpoint:
     """Store a child and the step that started it together; the checkpoint with the child's id."""
     async with session.at_work(checkpoint.name):
-        session.emit(StepStarted, step_name=checkpoint.name, step_index=checkpoint.step_index)
+        session.tell_begun(checkpoint)
         # The commit and its event belong together, whoever cancels in between.
         return await unbroken(_store_child(session, checkpoint, new_run, typed))
 

@@ -100,10 +100,10 @@ class Worker:
         """Look for work now."""
         self._wake.set()
 
-    def interrupt(self, run_id: str) -> None:
-        """Stop executing a run that has been ended."""
+    async def end_cancelled(self, run_id: str) -> None:
+        """Stop executing a run that has been cancelled; returns when the ends of its steps are told."""
         if (execution := self._active.get(run_id)) is not None:
-            execution.interrupt(Interruption.ENDED_ELSEWHERE)
+            await execution.end_cancelled()
 
     def poke(self, run_id: str) -> None:
         """Something came that a run may be waiting for."""
@@ -350,7 +350,7 @@ class Worker:
             execution = self._active.get(claim.run_id)
             # It may have been parked, resumed or ended while the store was asked.
             if execution is not None and execution.claim == claim and execution.is_parked == (claim in parked):
-                execution.interrupt(Interruption.ENDED_ELSEWHERE)
+                await execution.end_cancelled()
 
     def _report(self, error: BaseException, context: str) -> None:
         logger.error("worker %s failed %s", self.id, context, exc_info=error)

@@ -1,17 +1,21 @@
-"""How hypothesis looks for counterexamples: the same way each time, unless `DURABLY_EXPLORE` is set.
+"""Where the tests find what they share, and how hypothesis looks for counterexamples.
 
-A check that every change must pass may not depend on luck. `DURABLY_EXPLORE=50` draws 50 times as many
-examples, other ones each time.
+`contract_kit` and the like lie beside the tests. Counterexamples are looked for the same way each time, unless
+`DURABLY_EXPLORE` is set: a check that every change must pass may not depend on luck. `DURABLY_EXPLORE=50` draws 50
+times as many examples, other ones each time.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 EXPLORE = int(os.environ.get("DURABLY_EXPLORE", "0"))
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
-from durably import Durably, LeaseLostError, Run, StepContext, create_durably, job
+from durably import Durably, LeaseLostError, Run, StepContext, create_durably, define_job, job
 from durably.testing import ManualClock
 
 LIMIT_SECONDS = 8
@@ -31,7 +31,7 @@ def contract(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 async def opened(database: Any = ":memory:", *jobs: Any, **options: Any) -> tuple[Durably, ManualClock]:
     """A migrated instance whose time stands still, and no worker: runs are executed by `process_*`."""
     clock = options.pop("clock", None) or ManualClock()
-    durably = create_durably(str(database), jobs=list(jobs), clock=clock, **options)
+    durably = create_durably(database, jobs=list(jobs), clock=clock, **options)
     await durably.migrate()
     return durably, clock
 
@@ -39,7 +39,7 @@ async def opened(database: Any = ":memory:", *jobs: Any, **options: Any) -> tupl
 def quick(database: Any = ":memory:", *jobs: Any, **options: Any) -> Durably:
     """An instance in real time that polls often."""
     options.setdefault("polling_interval", 0.02)
-    return create_durably(str(database), jobs=list(jobs), **options)
+    return create_durably(database, jobs=list(jobs), **options)
 
 
 async def found(durably: Durably, run: Run[Any] | str) -> Run[Any]:
@@ -80,6 +80,45 @@ def watched(durably: Durably, pattern: str = "*") -> list[Any]:
 
 def types(events: list[Any], *, without: tuple[str, ...] = ()) -> list[str]:
     return [str(event.type) for event in events if event.type not in without]
+
+
+def body_job(body: Callable[..., Awaitable[Any]], name: str = "body", **options: Any) -> Any:
+    """A job of any payload that does `body(step, payload)`."""
+
+    async def run(step: StepContext, payload: Any) -> Any:
+        return await body(step, payload)
+
+    return define_job(name=name, input=Any, run=run, **options)
+
+
+async def executed(
+    body: Callable[..., Awaitable[Any]], payload: Any = 0, **options: Any
+) -> tuple[Durably, ManualClock, Run[Any]]:
+    """Run `body(step, payload)` once as a job of its own."""
+    durably, clock = await opened(":memory:", body_job(body), **options)
+    return durably, clock, await finished(durably, await durably.jobs.body.trigger(payload))
+
+
+ENDS = {"completed": "run:complete", "failed": "run:fail", "cancelled": "run:cancel"}
+STEP_ENDS = {"step:complete": "completed", "step:fail": "failed", "step:cancel": "cancelled"}
+
+
+async def agree(durably: Durably, run: Run[Any], events: list[Any]) -> None:
+    """The event stream, the run's row and its steps say the same of a run that has ended: nothing comes after the
+    end, every step that began has ended, and each has a row that says how. (What `step.now()` and its kin note has a
+    row and no events.)"""
+    row = await found(durably, run)
+    mine = [event for event in events if event.run_id == run.id]
+    assert [kind for kind in types(mine) if kind in ENDS.values()] == [ENDS[row.status]], types(mine)
+    assert types(mine)[-1] == ENDS[row.status], types(mine)
+    assert [event.sequence for event in mine] == sorted({event.sequence for event in mine})
+    assert row.completed_at is not None
+    assert (row.waiting_for, row.worker_id) == (None, None)
+    told = {event.step_name: event.type for event in mine if event.type.startswith("step:")}
+    steps = {step.name: step.status for step in await durably.get_steps(run.id)}
+    noted = {name: status for name, status in steps.items() if name.startswith("durably:")}
+    assert {name: STEP_ENDS.get(kind, kind) for name, kind in told.items()} | noted == steps, types(mine)
+    assert row.completed_step_count == list(steps.values()).count("completed")
 
 
 @job(name="echo")
@@ -129,14 +168,9 @@ def awkward_error(kind: str) -> BaseException:
     return AWKWARD[kind]()
 
 
-HARD_ENDS = {
-    *((kind, where) for kind in ("stray cancelled", "system exit", "base") for where in ("sync step", "async step")),
-    ("group", "sync step"), ("group", "async step"),
-    *((kind, where) for kind in ("generator exit", "lease") for where in ("sync step", "async step", "job")),
-} - {("generator exit", "sync step")}  # fmt: skip
 LEFT_OUT = {("generator exit", "sync step")}
-"""`HARD_ENDS` are those of `test_contract_ends`. A `GeneratorExit` from a thread is left out: a future that carries one
-ends the coroutine which awaits it as if the interpreter were closing it, and nothing can be awaited after that."""
+"""A `GeneratorExit` from a thread is left out: a future that carries one ends the coroutine which awaits it as if the
+interpreter were closing it, and nothing can be awaited after that."""
 
 
 async def ends_truly(kind: str, where: str) -> None:

@@ -1,40 +1,15 @@
-"""The contract where it is easily broken: awkward ends of jobs and steps, cancellation, arguments."""
+"""The contract where it is easily broken: awkward ends of jobs and steps, and arguments that cannot be meant."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import sys
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
+import contract_kit as kit
 import pytest
+from contract_kit import body_job, contract, echo, finished, found, opened, quick, until
 
-from durably import (
-    StepContext,
-    StepOutputError,
-    UserTransaction,
-    ValidationError,
-    create_durably,
-    define_job,
-    job,
-)
-
-sys.path.insert(0, str(Path(__file__).parent))
-kit = importlib.import_module("contract_kit")
-contract, opened, quick, found, finished, until, moved, watched, types, echo = (
-    kit.contract, kit.opened, kit.quick, kit.found, kit.finished, kit.until, kit.moved, kit.watched, kit.types,
-    kit.echo,
-)  # fmt: skip
-
-
-def body_job(body: Callable[..., Awaitable[Any]], name: str = "body", **options: Any) -> Any:
-    async def run(step: StepContext, payload: Any) -> Any:
-        return await body(step, payload)
-
-    return define_job(name=name, input=Any, run=run, **options)
-
+from durably import StepContext, StepOutputError, ValidationError, create_durably, job
 
 # --- never `running` for ever ---------------------------------------------------------------------
 
@@ -81,14 +56,6 @@ async def _ended(durably: Any, run: Any) -> bool:
     return bool((await found(durably, run)).is_terminal)
 
 
-@pytest.mark.parametrize(("kind", "where"), sorted(kit.HARD_ENDS))
-@contract
-async def test_a_run_always_reaches_a_terminal_state_with_a_true_record(kind: str, where: str) -> None:
-    """'`fn` raising: the step is stored as failed, the run fails with that error text'; 'the run always reaches
-    a terminal state with a true record'"""
-    await asyncio.wait_for(kit.ends_truly(kind, where), 1.5)
-
-
 @contract
 async def test_process_until_idle_claims_nothing_more_once_stop_is_called() -> None:
     """'await durably.stop(timeout=None) waits for runs in flight (after `timeout` they are cancelled *locally*
@@ -109,157 +76,47 @@ async def test_process_until_idle_claims_nothing_more_once_stop_is_called() -> N
     assert (working.done(), len(starts)) == (True, 1)
 
 
-# --- transactions ---------------------------------------------------------------------------------
+# --- awkward ends ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("statement", ["COMMIT", "END", "-- c\nCOMMIT", "/* c */ commit;", " \n;COMMIT"])
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        (kind, where)
+        for kind in kit.AWKWARD
+        for where in ("sync step", "async step", "job")
+        if (kind, where) not in kit.LEFT_OUT
+    ],
+)
 @contract
-async def test_a_transaction_cannot_be_committed_from_inside(statement: str) -> None:
-    """'its writes and the checkpoint commit together, or not at all: exactly once'"""
-
-    async def body(step: StepContext, payload: Any) -> Any:
-        async def sneak(tx: UserTransaction) -> None:
-            await tx.execute("CREATE TABLE mine (n INTEGER)")
-            await tx.execute(statement)
-            raise ValueError("and fail")
-
-        async def tables(tx: UserTransaction) -> int:
-            return len(await tx.execute("SELECT name FROM sqlite_master WHERE name = 'mine'"))
-
-        try:
-            await step.transaction("sneak", sneak)
-        except Exception:  # noqa: BLE001
-            return await step.transaction("look", tables)
-
-    durably, _ = await opened(":memory:", body_job(body))
-    run = await finished(durably, await durably.jobs.body.trigger(1))
-    assert (run.status, run.output) == ("completed", 0), run.error
-    await durably.stop()
+async def test_a_run_always_reaches_a_terminal_state_with_a_true_record(kind: str, where: str) -> None:
+    """'an error whose text cannot be printed or stored as it is (lone surrogate, NUL, a `__str__` that raises),
+    a stray `CancelledError` that nobody asked for ...: the run always reaches a terminal state with a true
+    record, never stays `running`'"""
+    await kit.ends_truly(kind, where)
 
 
-@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK", "END", "/* c */ rollback"])
+@pytest.mark.parametrize("kind", ["stray cancelled", "surrogate", "broken str", "base"])
 @contract
-async def test_a_transaction_ended_from_inside_is_no_completed_step(statement: str) -> None:
-    """'its writes and the checkpoint commit together, or not at all': never a checkpoint without its writes,
-    nor the reverse"""
-
-    async def body(step: StepContext, payload: Any) -> Any:
-        async def sneak(tx: UserTransaction) -> str:
-            await tx.execute("CREATE TABLE mine (n INTEGER)")
-            await tx.execute(statement)
-            return "fine"
-
-        async def tables(tx: UserTransaction) -> int:
-            return len(await tx.execute("SELECT name FROM sqlite_master WHERE name = 'mine'"))
-
-        try:
-            await step.transaction("sneak", sneak)
-        except Exception as error:  # noqa: BLE001
-            return [type(error).__name__, await step.transaction("look", tables)]
-        return ["completed", await step.transaction("look", tables)]
-
-    durably, _ = await opened(":memory:", body_job(body))
-    run = await finished(durably, await durably.jobs.body.trigger(1))
-    kind, tables = run.output
-    sneak = {s.name: str(s.status) for s in await durably.get_steps(run.id)}["sneak"]
-    assert (kind != "completed", tables, sneak) == (True, 0, "failed")
-    await durably.stop()
-
-
-# --- what was cancelled ---------------------------------------------------------------------------
-
-
-@contract
-async def test_the_events_of_a_cancelled_run_end_with_its_cancellation() -> None:
-    """'order within a run': `run:cancel` is terminal, so that nothing of the run comes after it; 'What happened
-    is what the event stream, the run row and the steps say'"""
-    here = asyncio.Event()
-
-    async def hold() -> None:
-        here.set()
-        await asyncio.sleep(30)
-
-    async def body(step: StepContext, payload: Any) -> Any:
-        await step.run("held", hold)
-
-    async with quick(":memory:", body_job(body), echo) as durably:
-        events = watched(durably)
-        run = await durably.jobs.body.trigger(1)
-        await here.wait()
-        await durably.cancel(run.id)
-        await durably.jobs.echo.trigger_and_wait(2, timeout=4)
-        mine = [event for event in events if event.run_id == run.id]
-        assert types(mine) == ["run:trigger", "run:start", "step:start", "step:cancel", "run:cancel"]
-
-
-@contract
-async def test_the_step_that_was_cancelled_has_a_row_that_says_so() -> None:
-    """'What happened is what the event stream, the run row and the steps say, all three.'"""
-    here = asyncio.Event()
-
-    async def hold() -> None:
-        here.set()
-        await asyncio.sleep(30)
-
-    async def body(step: StepContext, payload: Any) -> Any:
-        await step.run("held", hold)
-
-    async with quick(":memory:", body_job(body), echo) as durably:
-        run = await durably.jobs.body.trigger(1)
-        await here.wait()
-        await durably.cancel(run.id)
-        await durably.jobs.echo.trigger_and_wait(2, timeout=4)
-        assert [(s.name, str(s.status)) for s in await durably.get_steps(run.id)] == [("held", "cancelled")]
-
-
-@pytest.mark.parametrize("wait", ["sleep", "signal", "child"])
-@pytest.mark.parametrize("place", ["same", "other"])
-@contract
-async def test_a_wait_that_was_cancelled_waits_no_more(wait: str, place: str, tmp_path: Path) -> None:
-    """'What happened is what the event stream, the run row and the steps say, all three': no step of a
-    cancelled run is `waiting`."""
+async def test_a_worker_survives_awkward_ends(kind: str) -> None:
+    """The same under `start()`: the loop goes on with the next run."""
 
     @job
-    async def child(step: StepContext, payload: int) -> None:
-        await step.wait_for_signal("never")
+    async def awkward(step: StepContext, payload: int) -> None:
+        def fail() -> None:
+            raise kit.awkward_error(kind)
 
-    async def body(step: StepContext, payload: Any) -> Any:
-        if wait == "sleep":
-            await step.sleep("w", 1000)
-        elif wait == "signal":
-            await step.wait_for_signal("w")
-        else:
-            await step.trigger_and_wait("w", child, 1)
+        await step.run("fail", fail)
 
-    durably, clock = await opened(tmp_path / "a.sqlite3", body_job(body), child)
-    other, _ = await opened(tmp_path / "a.sqlite3", clock=clock)
-    run = await durably.jobs.body.trigger(1)
-    await durably.process_until_idle()
-    await (other if place == "other" else durably).cancel(run.id)
-    await durably.process_until_idle()
-    assert {s.name: str(s.status) for s in await durably.get_steps(run.id)}["w"] == "cancelled"
-    await other.stop()
-    await durably.stop()
+    async with quick(":memory:", awkward, echo) as durably:
+        run = await durably.jobs.awkward.trigger(1)
+        await until(lambda: _terminal(durably, run))
+        assert (await found(durably, run)).status == "failed"
+        assert (await durably.jobs.echo.trigger_and_wait(3, timeout=3)).output == 3
 
 
-@contract
-async def test_the_step_that_a_run_timeout_ended_has_a_row() -> None:
-    """'past it the run fails with `RunTimeoutError`'s text'; 'What happened is what the event stream, the run
-    row and the steps say, all three.'"""
-
-    async def slow(step: StepContext, payload: Any) -> None:
-        await step.run("forever", asyncio.sleep, 30)
-
-    async with quick(":memory:", body_job(slow, timeout=0.05)) as durably:
-        events = watched(durably)
-        run = await durably.jobs.body.trigger(1)
-        await until(lambda: "run:fail" in types(events))
-        told = [e.type for e in events if e.type.startswith("step:")]
-        steps = {s.name: str(s.status) for s in await durably.get_steps(run.id)}
-        assert (told, steps) in (
-            (["step:start", "step:cancel"], {"forever": "cancelled"}),
-            (["step:start", "step:fail"], {"forever": "failed"}),
-        )
+async def _terminal(durably: Any, run: Any) -> bool:
+    return bool((await found(durably, run)).is_terminal)
 
 
 # --- arguments ------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 import inspect
 import os
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contract_kit import contract, echo, finished, found, moved, opened, quick, types, until, watched
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
@@ -31,13 +31,6 @@ from durably import (
     define_job,
     job,
 )
-
-sys.path.insert(0, str(Path(__file__).parent))
-kit = importlib.import_module("contract_kit")
-contract, opened, quick, found, finished, until, moved, watched, types, echo = (
-    kit.contract, kit.opened, kit.quick, kit.found, kit.finished, kit.until, kit.moved, kit.watched, kit.types,
-    kit.echo,
-)  # fmt: skip
 
 
 class SyncInput(BaseModel):
@@ -486,12 +479,16 @@ async def test_a_worker_claims_only_the_jobs_it_knows(tmp_path: Path) -> None:
 async def test_no_more_runs_than_max_concurrent_runs_go_on_at_once(most: int) -> None:
     """'max_concurrent_runs=1'; 'from 1 to 1,000'"""
     now = peak = 0
+    full = asyncio.Event()
 
     async def count() -> None:
         nonlocal now, peak
         now += 1
         peak = max(peak, now)
-        await asyncio.sleep(0.05)
+        if peak >= most:
+            full.set()
+        await full.wait()
+        await asyncio.sleep(0.02)  # time for one too many
         now -= 1
 
     @job

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
-import importlib
 import inspect
 import re
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from contract_kit import contract, echo, finished, found, moved, opened, quick, types, until, watched
 from pydantic import BaseModel
 
 from durably import (
@@ -33,13 +32,6 @@ from durably import (
     job,
     with_log_persistence,
 )
-
-sys.path.insert(0, str(Path(__file__).parent))
-kit = importlib.import_module("contract_kit")
-contract, opened, quick, found, finished, until, moved, watched, types, echo = (
-    kit.contract, kit.opened, kit.quick, kit.found, kit.finished, kit.until, kit.moved, kit.watched, kit.types,
-    kit.echo,
-)  # fmt: skip
 
 
 class SyncInput(BaseModel):

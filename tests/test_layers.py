@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
         "worker",
     },
     {"neighbours"},
-    {"handles", "subscription", "views", "management", "plugins", "engine"},
+    {"handles", "subscription", "views", "scheduling", "management", "plugins", "engine"},
     {"http", "http.message", "http.wire", "http.sse", "http.handler"},
     {"testing", "testing.asserts", "testing.counting", "testing.faults", "testing.manual_clock"},
     {

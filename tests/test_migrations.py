@@ -133,6 +133,29 @@ def test_several_processes_migrate_one_file_at_once(tmp_path: Path) -> None:
             assert versions_in(file) == [migration.version for migration in migrations()]
 
 
+def test_a_new_file_that_another_opens_at_the_same_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that put one new file in WAL mode at once SQLite refuses one, and heeds no time-out in that."""
+    refusals = [1, 2, 3]
+
+    class Contended(sqlite3.Connection):
+        def execute(self, *args: Any) -> sqlite3.Cursor:
+            if refusals and "journal_mode" in args[0]:
+                refusals.pop()
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            return super().execute(*args)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, factory=Contended, **kwargs))
+    asyncio.run(migrated(tmp_path / "db.sqlite3"))
+    assert refusals == []
+    with closing(connect(tmp_path / "db.sqlite3")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         await migrated(tmp_path / "db.sqlite3")

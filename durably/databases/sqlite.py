@@ -11,6 +11,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
@@ -24,6 +25,7 @@ from ..events import logger
 from ..records import StorageInfo
 
 BUSY_TIMEOUT_SECONDS = 10.0
+BUSY_PAUSE_SECONDS = 0.01
 OLDEST_SQLITE = (3, 37, 0)
 
 T = TypeVar("T")
@@ -158,9 +160,7 @@ class SQLiteDatabase:
             self._name, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            # A file that exists keeps its mode: this one may belong to a newer durably, or to someone else.
-            if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
-                connection.execute("PRAGMA journal_mode=WAL")
+            _begin_wal(connection)
             connection.execute(self._synchronous)
             connection.execute("PRAGMA foreign_keys=ON")
         except sqlite3.Error:
@@ -257,6 +257,21 @@ class SQLiteDatabase:
     def __del__(self) -> None:
         if self._connection is not None:
             self._connection.close()
+
+
+def _begin_wal(connection: sqlite3.Connection) -> None:
+    """Put a new file in WAL mode. One that exists keeps its mode: it may belong to a newer durably, or to others."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while connection.execute("PRAGMA page_count").fetchone()[0] == 0:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # Of two that do this at once SQLite refuses one without letting it wait.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _holding(image: bytes) -> sqlite3.Connection:
