@@ -246,10 +246,15 @@ def describe(error: BaseException) -> str:
         return f"{describe(first)} (and {len(others)} more)"
     error = first
     name = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not hide that there was an error
-        text = ""
+    text = text_of(error)
     if not text or isinstance(error, KeyError):
         text = f"{name}: {text}" if text else name
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+def text_of(value: object) -> str:
+    """`str(value)`; empty where that cannot be made: a broken `__str__` must not hide what it is about."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - as the docstring says
+        return ""

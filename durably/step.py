@@ -19,7 +19,7 @@ from uuid import UUID
 from .calls import UserTransaction, call, call_in_place, interruptible
 from .clock import EpochMs, finishes_within, instant_after, to_datetime, to_seconds, unbroken
 from .codec import is_text
-from .errors import DurablyError, StepTimeoutError, StorageError, StorageFullError, StoreFailedError, describe
+from .errors import DurablyError, StepTimeoutError, StorageError, StorageFullError, StoreFailedError, describe, text_of
 from .events import LogWritten, StepCompleted, StepFailed, StepRetried
 from .records import Progress, Run
 from .retry import ONCE, Retry
@@ -80,7 +80,7 @@ class StepLog:
     def _write(self, level: str, message: str, data: Any) -> None:
         session = self._session
         step_name = next(reversed(session.running), None)
-        line = {"level": level, "message": str(message), "data": data, "step_name": step_name}
+        line = {"level": level, "message": text_of(message), "data": data, "step_name": step_name}
         claim = {"worker_id": session.run.worker_id or "", "generation": session.run.generation}
         session.on_loop(lambda: session.emit(LogWritten, **line, **claim))
 
