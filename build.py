@@ -283,8 +283,7 @@ def pyodide_lock(info: dict[str, Any], wheels: Sequence[Path]) -> dict[str, Any]
 PYODIDE_FILES = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "package.json"]
 SQLITE_FILES = ["LICENSE", "dist/wa-sqlite.mjs", "dist/wa-sqlite.wasm"]
 SQLITE_FILES += [f"src/{name}.js" for name in ("sqlite-api", "sqlite-constants", "FacadeVFS", "VFS")]
-SQLITE_FILES += [f"src/examples/{name}.js" for name in ("OPFSWriteAheadVFS", "WriteAhead")]
-SQLITE_FILES += [f"src/examples/{name}.js" for name in ("OPFSCoopSyncVFS", "LazyLock", "Lock")]
+SQLITE_FILES += [f"src/examples/{name}.js" for name in ("OPFSWriteAheadVFS", "WriteAhead", "LazyLock", "Lock")]
 
 
 def site_files(wheel: Path, wheels: Sequence[Path]) -> dict[str, bytes]:
@@ -406,7 +405,7 @@ def starts(browser: str) -> bool:
         asked = subprocess.run([browser, "--version"], capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return b"Chrom" in asked.stdout
+    return any(name in asked.stdout for name in (b"Chrom", b"Mozilla Firefox"))
 
 
 def choose_browser() -> None:
@@ -433,6 +432,34 @@ def choose_browser() -> None:
                 raise
     say(f"Browser: {chosen or 'the one of Playwright'}")
     os.environ["DURABLY_CHROMIUM"] = chosen
+
+
+def installed_firefox() -> str:
+    """The Firefox of this machine, or an empty text."""
+    found = [shutil.which(name) or "" for name in ("firefox-esr", "firefox")]
+    for folder in ("/Applications", Path.home() / "Applications"):
+        found += [f"{folder}/Firefox.app/Contents/MacOS/firefox"]
+    for variable in ("PROGRAMFILES", "PROGRAMFILES(X86)"):
+        found += [str(Path(os.environ.get(variable, ROOT)) / "Mozilla Firefox" / "firefox.exe")]
+    return next(filter(starts, found), "")
+
+
+def choose_firefox() -> None:
+    """Set DURABLY_FIREFOX for the tests: the path of a stock Firefox, for it has to be one that everybody has."""
+    chosen = os.environ.get("DURABLY_FIREFOX")
+    if chosen and not starts(chosen):
+        raise BuildError(f"DURABLY_FIREFOX is {chosen}: that is no Firefox that starts.")
+    chosen = chosen or installed_firefox()
+    if not chosen and DEBIAN_ROOT:
+        apt_install("firefox-esr")
+        chosen = installed_firefox()
+    if not chosen:
+        raise BuildError(
+            "The tests need Firefox, too, and there is none. On Debian: `sudo apt install firefox-esr`; elsewhere "
+            "install Firefox, or set DURABLY_FIREFOX to the path of one."
+        )
+    say(f"Browser: {chosen}")
+    os.environ["DURABLY_FIREFOX"] = chosen
 
 
 # --- The verbs: each returns an exit code ---------------------------------------------------------
@@ -471,6 +498,7 @@ def test_verb(options: argparse.Namespace) -> int:
     else:
         install_wheel(site())
         choose_browser()
+        choose_firefox()
     checks: dict[str, list[object]] = {
         "ruff check": [tool("ruff"), "check"],
         "ruff format": [tool("ruff"), "format", "--check"],
@@ -524,8 +552,8 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="build.py",
         description="Build, try and test durably. A verb does all the set-up it needs, inside this folder.",
-        epilog="DURABLY_CHROMIUM=PATH in the environment names the Chromium or Chrome to drive; "
-        "without it one is looked for, and installed if there is none.",
+        epilog="DURABLY_CHROMIUM=PATH in the environment names the Chromium or Chrome to drive, DURABLY_FIREFOX=PATH "
+        "the Firefox; without them each is looked for, and installed if there is none.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
@@ -537,7 +565,7 @@ def command_line() -> argparse.ArgumentParser:
     demo = verb(demo_verb, "serve the demo page on this machine and open it in your browser")
     headless = "drive the page without a window instead, reload it in the middle of the job, and report"
     demo.add_argument("--headless", action="store_true", help=headless)
-    test = verb(test_verb, "run every check: ruff, mypy, TypeScript; pytest on CPython and in a real browser")
+    test = verb(test_verb, "run every check: ruff, mypy, TypeScript; pytest on CPython and in real browsers")
     test.add_argument("--fast", action="store_true", help="only what needs neither a browser nor npm, nor many seconds")
     test.add_argument("pytest_args", nargs="*", metavar="-- ARG", help="what follows -- is passed to pytest")
     verb(wheel_verb, "build the Python wheel into dist/durably")

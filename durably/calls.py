@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from .database import Params, Row, Transaction
+from .database import Database, Params, Row, Transaction
 from .errors import DurablyError
 
 _FIRST_WORDS = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*(\w*)(.*)", re.DOTALL)
@@ -60,12 +60,16 @@ class UserTransaction:
         return await self._tx.execute(sql, params)
 
 
-async def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a step's function, whatever kind it is; a plain one in a thread, where there are threads."""
+async def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], database: Database) -> Any:
+    """What a step's function gives. Plain code runs in a thread; where there are none, with the database at rest."""
     is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-    if is_async or not HAS_THREADS:
+    if is_async:
         return await call_in_place(fn, args, kwargs)
-    value = await asyncio.to_thread(_without_stop_iteration, fn, args, kwargs)
+    if HAS_THREADS:
+        value = await asyncio.to_thread(_without_stop_iteration, fn, args, kwargs)
+    else:
+        async with database.at_rest():
+            value = fn(*args, **kwargs)
     return await value if inspect.isawaitable(value) else value
 
 
@@ -83,5 +87,5 @@ def _without_stop_iteration(fn: Callable[..., Any], args: tuple[Any, ...], kwarg
         raise RuntimeError("the step raised StopIteration") from error
 
 
-WHERE_USERS_CODE_BEGINS = frozenset({interruptible.__code__, call_in_place.__code__})
+WHERE_USERS_CODE_BEGINS = frozenset({interruptible.__code__, call.__code__, call_in_place.__code__})
 """What of durably is on the stack next to a job's or step's own code."""

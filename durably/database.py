@@ -129,6 +129,14 @@ class Database(Protocol):
         """
         ...
 
+    def at_rest(self) -> AbstractAsyncContextManager[None]:
+        """While its block runs, nothing of this database is under way.
+
+        For plain code on the event loop's own thread: a lock that was asked for before it would be granted while it
+        runs, and held against everybody else until it ends.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of the file; the next call opens it again."""
         ...

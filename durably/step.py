@@ -136,7 +136,8 @@ class StepContext:
         session, kind = self._session, TypedValue.of(self._options.output, fn)
 
         async def attempt(checkpoint: Checkpoint) -> Any:
-            value, stored = kind.kept(session, name, await self._in_time(name, call(fn, args, kwargs)))
+            result = await self._in_time(name, call(fn, args, kwargs, session.services.store.database))
+            value, stored = kind.kept(session, name, result)
             # The commit and its event belong together, whoever cancels in between.
             await unbroken(self._commit(self._completed(checkpoint, stored), value))
             return value

@@ -1,6 +1,7 @@
 """Fixtures of the browser tests. They need `dist`, so build it first: `python build.py site`.
 
-The browser is the one that DURABLY_CHROMIUM names, else Playwright's own.
+A test runs in Chromium, unless it is marked with the engines that it is for: `@pytest.mark.engines("firefox")`.
+Chromium is the one that DURABLY_CHROMIUM names, else Playwright's own; Firefox the one that DURABLY_FIREFOX names.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserType
+from playwright.sync_api import BrowserType, Playwright
 
 # Test modules are imported by their path, so what they share has to be made known: `harness`, and the scenarios.
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from harness.browser import Browser  # noqa: E402
+from harness.browser import ENGINES, Browser, Engine  # noqa: E402
 from harness.server import Ledger, Server  # noqa: E402
 
 
@@ -36,10 +37,22 @@ def ledger(server: Server) -> Ledger:
     return server.new_ledger()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("engines")
+        metafunc.parametrize("engine", marker.args if marker else ["chromium"], indirect=True)
+
+
 @pytest.fixture
-def browser(browser_type: BrowserType, server: Server, tmp_path: Path) -> Iterator[Browser]:
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return ENGINES[request.param]
+
+
+@pytest.fixture
+def browser(playwright: Playwright, engine: Engine, server: Server, tmp_path: Path) -> Iterator[Browser]:
     """A browser with a profile of the test's own. An error in any of its tabs fails the test."""
-    browser = Browser(browser_type, tmp_path / "profile", server)
+    browser_type: BrowserType = getattr(playwright, engine.kind)
+    browser = Browser(browser_type, tmp_path / "profile", server, engine)
     try:
         yield browser
     finally:

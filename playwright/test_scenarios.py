@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Iterator
 
 import pytest
-from harness.browser import Browser, Tab
+from harness.browser import ENGINES, Browser, Tab
 from harness.server import Server
-from playwright.sync_api import BrowserType
+from playwright.sync_api import Playwright
 
 # Each registers its scenarios in the first one, which the others import.
 FILES = ("scenarios", "scenarios_durable", "scenarios_storage")
@@ -17,12 +17,12 @@ for file in FILES:
 SCENARIOS = importlib.import_module(FILES[0]).SCENARIOS
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["chromium", "chromium-coop"])
 def shared_browser(
-    browser_type: BrowserType, server: Server, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, playwright: Playwright, server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Browser]:
     """One browser for all scenarios: each has databases of its own."""
-    browser = Browser(browser_type, tmp_path_factory.mktemp("scenarios"), server)
+    browser = Browser(playwright.chromium, tmp_path_factory.mktemp("scenarios"), server, ENGINES[request.param])
     yield browser
     browser.stop()
 

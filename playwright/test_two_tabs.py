@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from harness.browser import Browser, Tab
 from harness.checks import assert_survived, chain_names, chain_output, longest_pause_ms
 from harness.server import Ledger, Server
+
+pytestmark = pytest.mark.engines("chromium", "chromium-coop", "firefox")
 
 HEARTBEAT_ALONE_MS = 2500
 """A closed tab whose death nobody can see is taken for dead no earlier than this after it."""
@@ -46,6 +49,7 @@ def test_each_of_two_tabs_sees_the_runs_of_both_and_each_step_is_executed_once(
     assert ledgers[1].entries[0].at < ledgers[0].entries[-1].at, "they did not run at the same time"
 
 
+@pytest.mark.engines("chromium", "chromium-coop", "firefox-without-jspi")
 def test_when_one_tab_is_closed_the_other_goes_on_with_its_run(browser: Browser, ledger: Ledger) -> None:
     first, second = browser.tab(), browser.tab()
     first.connect(ledger.url)
@@ -77,4 +81,6 @@ def test_a_worker_that_a_plain_step_keeps_busy_is_not_robbed(browser: Browser, s
     assert outcome(second.follow(run_of_second)) == ("completed", chain_output(3))
     assert outcome(first.follow(run_of_first)) == ("completed", chain_output(3))
     assert_survived(busy, ["before", "think", "after"], interruptions=0)
+    [after] = [entry for entry in busy.entries if entry.name == "after"]
+    assert other.entries[-1].at < after.at, "the second tab's writes had to wait for the first to have time again"
     assert_survived(other, chain_names(3), interruptions=0)

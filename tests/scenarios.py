@@ -406,7 +406,12 @@ async def a_store_that_fails_is_not_the_jobs_failure(place: Place) -> None:
 
         def __init__(self, real: Database) -> None:
             self._real, self.name, self.is_broken = real, real.name, True
-            self.transaction, self.close, self.beat = real.transaction, real.close, real.beat
+            self.transaction, self.close, self.beat, self.at_rest = (
+                real.transaction,
+                real.close,
+                real.beat,
+                real.at_rest,
+            )
 
         async def execute(self, *statements: Statement) -> list[Any]:
             is_checkpoint = any(dict(one.params).get("name") == "second" for one in statements if one.params)

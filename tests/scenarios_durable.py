@@ -59,7 +59,7 @@ async def until(condition: Callable[[], bool]) -> None:
     for _ in range(2000):
         if condition():
             return
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.005)  # Pyodide does not sleep at all for less than four milliseconds
     raise AssertionError("it did not happen")
 
 

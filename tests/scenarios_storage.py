@@ -389,7 +389,7 @@ async def storage_info_says_where_the_data_is_and_how_much(place: Place) -> None
     assert after.state == "ready"
     assert after.sqlite_version.startswith("3.")
     if IN_BROWSER:
-        assert (after.kind, after.vfs) in [("opfs", "OPFSWriteAheadVFS"), ("opfs", "OPFSCoopSyncVFS")]
+        assert (after.kind, after.vfs) in [("opfs", "OPFSWriteAheadVFS"), ("opfs", "CoopVFS")]
         assert after.quota is not None
         assert after.quota > after.bytes_used
         assert after.persisted in (True, False)

@@ -238,3 +238,35 @@ def test_what_follows_two_dashes_goes_to_pytest(build: ModuleType) -> None:
     options = build.command_line().parse_args(["test", "--fast", "--", "-k", "one", "--co"])
     assert options.fast
     assert options.pytest_args == ["-k", "one", "--co"]
+
+
+# --- the browsers ---------------------------------------------------------------------------------
+
+
+def test_without_a_firefox_the_person_is_told_how_to_get_one(
+    build: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DURABLY_FIREFOX", raising=False)
+    monkeypatch.setattr(build, "installed_firefox", str)
+    monkeypatch.setattr(build, "DEBIAN_ROOT", False)
+    with pytest.raises(build.BuildError, match="apt install firefox-esr"):
+        build.choose_firefox()
+
+
+def test_debian_gets_a_firefox_installed(build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: list[str] = []
+    monkeypatch.setattr(build, "installed_firefox", lambda: "/opt/firefox" if installed else "")
+    monkeypatch.setattr(build, "DEBIAN_ROOT", True)
+    monkeypatch.setattr(build, "apt_install", installed.append)
+    monkeypatch.setenv("DURABLY_FIREFOX", "")  # so that what is chosen is forgotten after the test
+    build.choose_firefox()
+    assert installed == ["firefox-esr"]
+    assert build.os.environ["DURABLY_FIREFOX"] == "/opt/firefox"
+
+
+def test_a_firefox_that_does_not_start_is_refused_by_its_name(
+    build: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DURABLY_FIREFOX", "/nowhere/firefox")
+    with pytest.raises(build.BuildError, match="/nowhere/firefox"):
+        build.choose_firefox()

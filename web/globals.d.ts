@@ -62,14 +62,49 @@ declare module "*/wa-sqlite/src/sqlite-constants.js" {
   export * from "@journeyapps/wa-sqlite/src/sqlite-constants.js";
 }
 
-declare module "*/wa-sqlite/src/examples/OPFSWriteAheadVFS.js" {
-  export class OPFSWriteAheadVFS {
-    static create(name: string, module: unknown, options?: object): Promise<SQLiteVFS & { close(): Promise<void> }>;
+declare module "*/wa-sqlite/src/FacadeVFS.js" {
+  export class FacadeVFS {
+    constructor(name: string, module: unknown);
+    readonly name: string;
+    /** SQLite, whose memory the layer reads and writes. */
+    _module: unknown;
+    /** The length of a path in bytes, its end included. */
+    mxPathname: number;
+    isReady(): Promise<boolean>;
+    close(): void;
+    jOpen(path: string | null, id: number, flags: number, outFlags: DataView): number;
+    jDelete(path: string, syncFolder: number): number;
+    jAccess(path: string, flags: number, outThere: DataView): number;
+    jClose(id: number): number;
+    jRead(id: number, data: Uint8Array, at: number): number;
+    jWrite(id: number, data: Uint8Array, at: number): number;
+    jTruncate(id: number, size: number): number;
+    jSync(id: number, flags: number): number;
+    jFileSize(id: number, outSize: DataView): number;
+    jLock(id: number, lock: number): number;
+    jUnlock(id: number, lock: number): number;
+    jFileControl(id: number, operation: number, argument: DataView): number;
+    jDeviceCharacteristics(id: number): number;
   }
 }
 
-declare module "*/wa-sqlite/src/examples/OPFSCoopSyncVFS.js" {
-  export class OPFSCoopSyncVFS {
-    static create(name: string, module: unknown, options?: object): Promise<SQLiteVFS & { close(): Promise<void> }>;
+declare module "*/wa-sqlite/src/examples/OPFSWriteAheadVFS.js" {
+  import { FacadeVFS } from "*/wa-sqlite/src/FacadeVFS.js";
+  /** What the layer knows of a file; of a database's, all of it. */
+  interface FileEntry {
+    lockState?: number;
+    writeHint?: "reserved" | "exclusive" | null;
+    retryResult?: unknown;
+    synchronous?: number;
+    waHandles?: FileSystemSyncAccessHandle[];
+    writeLock?: { readonly mode: "shared" | "exclusive" | null; release(): void };
+    writeAhead?: { isolateForWrite(): void; rejoin(): void };
+  }
+  export class OPFSWriteAheadVFS extends FacadeVFS {
+    lastError: unknown;
+    mapIdToFile: Map<number, FileEntry>;
+    mapPathToFile: Map<string, FileEntry>;
+    boundTempFiles: Map<string, FileSystemSyncAccessHandle>;
+    unboundTempFiles: Set<FileSystemSyncAccessHandle>;
   }
 }

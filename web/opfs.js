@@ -4,14 +4,22 @@
  * @module
  */
 
-import { Connection, SQLiteError, StorageUnavailable } from "./sqlite.js"
+import { CoopVFS } from "./coop.js"
+import { isNamed, SQLiteError, StorageUnavailable } from "./errors.js"
+import { patiently } from "./patience.js"
+import { Presence } from "./presence.js"
+import { Connection } from "./sqlite.js"
+import createModule from "./wa-sqlite/dist/wa-sqlite.mjs"
+import { Factory } from "./wa-sqlite/src/sqlite-api.js"
+import { WriteAheadVFS } from "./write-ahead.js"
 
-const SQLITE_BUSY = 5, SQLITE_CANTOPEN = 14
+const SQLITE_BUSY = 5, SQLITE_CANTOPEN = 14, SQLITE_NOTADB = 26
 const OPEN_READWRITE_CREATE = 6
 
-/** How long to try to open a file whose handles a page that has just gone may still hold. */
-const OPEN_PATIENCE_MS = 5000
-const OPEN_FIRST_PAUSE_MS = 20
+/** What a SQLite file begins with. */
+const MAGIC = new TextEncoder().encode("SQLite format 3\0")
+/** Bytes of a write-ahead log with nothing in it. */
+const LOG_HEADER_SIZE = 32
 /** Bytes of a database's path, its companions' endings included; wa-sqlite's own limit is 64. */
 const LONGEST_PATH = 512
 
@@ -28,15 +36,10 @@ export async function openDatabase(name, { durability = "full", vfs } = {}) {
   if (new TextEncoder().encode(name).length > LONGEST_PATH - 16) {
     throw new StorageUnavailable(`The database's name has more than ${LONGEST_PATH - 16} bytes; choose a shorter one.`)
   }
-  const giveUpAt = performance.now() + OPEN_PATIENCE_MS
-  for (let pause = OPEN_FIRST_PAUSE_MS; ; pause *= 2) {
-    try {
-      return await tryToOpen(name, durability, vfs ?? (await chooseVfs()))
-    } catch (error) {
-      if (!mayPass(error) || performance.now() + pause > giveUpAt) throw error
-      await new Promise((resolve) => setTimeout(resolve, pause))
-    }
-  }
+  // The same file by another name would be another one to the locks.
+  const path = name.split("/").filter(Boolean).join("/")
+  const layer = vfs ?? (await chooseVfs())
+  return await patiently(() => tryToOpen(path, durability, layer), mayPass)
 }
 
 function checkSupport() {
@@ -86,47 +89,90 @@ async function reach(call) {
   }
 }
 
-/** @param {string} path */
-const load = (path) => import(new URL(`./wa-sqlite/${path}`, import.meta.url).href)
-
 /** @param {string} name @param {string} durability @param {"write-ahead" | "coop"} layer */
 async function tryToOpen(name, durability, layer) {
-  const className = layer === "coop" ? "OPFSCoopSyncVFS" : "OPFSWriteAheadVFS"
-  const [{ default: createModule }, { Factory }, vfsModule] = await Promise.all([
-    load("dist/wa-sqlite.mjs"),
-    load("src/sqlite-api.js"),
-    load(`src/examples/${className}.js`),
-  ])
+  const folder = await folderOf(name)
+  await checkLeftovers(folder, name, layer)
   const module = await createModule()
   const api = Factory(module)
-  const vfs = await vfsModule[className].create(className, module)
+  const vfs = layer === "coop" ? await CoopVFS.create(module, name, folder) : await WriteAheadVFS.open(module, name)
   vfs.mxPathname = LONGEST_PATH
-  api.vfs_register(vfs, true)
+  // Its type names the calls that SQLite makes, which the base class of both layers turns into those they have.
+  api.vfs_register(/** @type {any} */ (vfs), true)
+  const presence = new Presence(name)
   /** @type {Connection | undefined} */ let connection
   try {
-    connection = new Connection(module, api, vfs, await api.open_v2(name, OPEN_READWRITE_CREATE, className))
+    await presence.enter()
+    await vfs.take()
+    const db = await api.open_v2(name, OPEN_READWRITE_CREATE, vfs.name)
+    connection = new Connection(module, api, vfs, db, presence)
     // Reading the schema is what finds out whether the file is a database at all.
     const settings = [
       "SELECT count(*) FROM sqlite_schema",
       `PRAGMA synchronous=${durability === "full" ? "FULL" : "NORMAL"}`,
       "PRAGMA foreign_keys=ON",
       "PRAGMA temp_store=MEMORY",
+      ...(layer === "coop" ? ["PRAGMA journal_mode=TRUNCATE"] : []),
     ]
     const reply = await connection.execute(JSON.stringify(["bare", settings.map((sql) => [sql, []])]))
     const { error } = JSON.parse(/** @type {string} */ (reply))
     if (error) throw new SQLiteError(error[0], error[1])
     return connection
   } catch (error) {
-    if (connection) await connection.close()
-    else vfs.close()
+    if (connection) {
+      await connection.close()
+    } else {
+      vfs.close()
+      presence.leave()
+    }
     throw error instanceof Error && "code" in error && typeof error.code === "number"
       ? new SQLiteError(error.code, error.message)
       : error
   }
 }
 
+/** The folder that a database's file is in, made if need be. @param {string} name */
+async function folderOf(name) {
+  let folder = await navigator.storage.getDirectory()
+  for (const each of name.split("/").slice(0, -1)) folder = await folder.getDirectoryHandle(each, { create: true })
+  return folder
+}
+
+/**
+ * Refuse a file that is no database before anything is put beside it, and what the other layer has left behind.
+ *
+ * @param {FileSystemDirectoryHandle} folder @param {string} name @param {"write-ahead" | "coop"} layer
+ */
+async function checkLeftovers(folder, name, layer) {
+  const fileName = /** @type {string} */ (name.split("/").at(-1))
+  const [file, journal, ...logs] = await Promise.all(
+    ["", "-journal", "-wa0", "-wa1"].map((suffix) => fileIn(folder, fileName + suffix)),
+  )
+  const logged = logs.some((log) => log && log.size > LOG_HEADER_SIZE)
+  if (file?.size && !logged && !journal?.size) {
+    const magic = new Uint8Array(await file.slice(0, MAGIC.length).arrayBuffer())
+    if (!MAGIC.every((byte, at) => byte === magic[at])) throw new SQLiteError(SQLITE_NOTADB, "file is not a database")
+  }
+  if (layer === "coop" ? logged : journal?.size) {
+    throw new StorageUnavailable(
+      `The database ${name} has changes in a form that this browser cannot read in the way it opens files now; ` +
+        "open it once in the version of the browser that wrote them.",
+    )
+  }
+}
+
+/** @param {FileSystemDirectoryHandle} folder @param {string} name @returns {Promise<File | undefined>} */
+async function fileIn(folder, name) {
+  try {
+    return await (await folder.getFileHandle(name)).getFile()
+  } catch (error) {
+    if (isNamed(error, "NotFoundError")) return undefined
+    throw error
+  }
+}
+
 /** Whether an error at opening may be the last trace of a page that is going away. @param {unknown} error */
 function mayPass(error) {
   if (error instanceof SQLiteError) return [SQLITE_BUSY, SQLITE_CANTOPEN].includes(error.code & 0xff)
-  return error instanceof DOMException && ["NoModificationAllowedError", "NotFoundError", "InvalidStateError"].includes(error.name)
+  return isNamed(error, "NoModificationAllowedError", "NotFoundError", "InvalidStateError", "NotReadableError")
 }

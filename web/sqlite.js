@@ -21,13 +21,13 @@
  * @module
  */
 
-const SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_BUSY = 5, SQLITE_NOMEM = 7, SQLITE_ROW = 100, SQLITE_DONE = 101
+import { isNamed, SQLiteError } from "./errors.js"
+
+const SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_BUSY = 5, SQLITE_NOMEM = 7, SQLITE_IOERR = 10, SQLITE_ROW = 100, SQLITE_DONE = 101
 const TYPE_INTEGER = 1, TYPE_FLOAT = 2, TYPE_TEXT = 3, TYPE_BLOB = 4
 const PREPARE_PERSISTENT = 1
 const DESERIALIZE_FREE_ON_CLOSE = 1, DESERIALIZE_RESIZEABLE = 2
 
-/** How long closing waits for a checkpoint, which may itself wait for a tab that does not answer. */
-const CHECKPOINT_PATIENCE_MS = 1000
 /** Statements kept prepared. */
 const STATEMENT_CACHE_SIZE = 200
 /** Text beyond this many characters crosses to Python as bytes, which is far cheaper. */
@@ -46,43 +46,43 @@ const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
  * @typedef {{ pointer: number, names: (string | null)[], columns: string[] }} Prepared
  * @typedef {string | [Uint8Array, ...Uint8Array[]]} Reply
  * @typedef {Generator<Promise<unknown>, any, void>} Work  yields what has to be awaited before it can go on
+ *
+ * What a connection asks of its file layer (`coop.js`, `write-ahead.js`), and of `presence.js`:
+ * @typedef {object} Store
+ * @property {string} name
+ * @property {() => Promise<void> | void} take
+ * @property {() => void} giveBack
+ * @property {() => Promise<void>} settle
+ * @property {() => void} close
+ * @property {unknown} lastError
+ * @typedef {{ others: boolean, onArrival: () => void, refresh: () => Promise<void> | void, leave: () => void }} Company
  */
 
-/** What SQLite said; `code` is its (extended) result code. */
-export class SQLiteError extends Error {
-  /** @param {number} code @param {string} message */
-  constructor(code, message) {
-    super(message)
-    this.name = "SQLiteError"
-    this.code = code
-  }
-}
-
-/** The storage that durably needs is not there; the message is for the page's user. */
-export class StorageUnavailable extends Error {
-  /** @param {string} message */
-  constructor(message) {
-    super(message)
-    this.name = "StorageError"
-  }
-}
+/** The file layer and the company of a database in memory. @type {Store} */
+const NO_FILE = { name: "memory", take() {}, giveBack() {}, async settle() {}, close() {}, lastError: null }
+/** @type {Company} */
+const NO_COMPANY = { others: false, onArrival() {}, refresh() {}, leave() {} }
 
 /** One open database. Python sends it one request at a time. */
 export class Connection {
   /** @type {any} */ #module
   /** @type {any} */ #api
-  /** @type {any} */ #vfs
+  /** @type {Store} */ #vfs
+  /** @type {Company} */ #presence
   #db
+  #busy = false
   /** @type {Map<string, Prepared>} least recently used first */ #statements = new Map()
   /** @type {Uint8Array[]} */ #given = []
   /** @type {Uint8Array[]} */ #taken = []
 
-  /** @param {any} module @param {any} api @param {any} vfs @param {number} db */
-  constructor(module, api, vfs, db) {
+  /** @param {any} module @param {any} api @param {Store} vfs @param {number} db @param {Company} presence */
+  constructor(module, api, vfs, db, presence) {
     this.#module = module
     this.#api = api
     this.#vfs = vfs
     this.#db = db
+    this.#presence = presence
+    presence.onArrival = () => this.#giveWay()
   }
 
   /**
@@ -97,7 +97,7 @@ export class Connection {
     this.#given = blobs
     this.#taken = []
     const work = mode === "bare" ? this.#all(statements) : this.#transaction(mode, statements)
-    return drive(this.#replied(work))
+    return drive(this.#replied(this.#inTurn(work)))
   }
 
   /**
@@ -105,7 +105,7 @@ export class Connection {
    * @returns {Uint8Array | Promise<Uint8Array>}
    */
   dump() {
-    return drive(this.#dump())
+    return drive(this.#inTurn(this.#dump()))
   }
 
   /**
@@ -114,7 +114,7 @@ export class Connection {
    */
   async stage(image) {
     const db = await this.#api.open_v2(":memory:")
-    const staged = new Connection(this.#module, this.#api, { close() {} }, db)
+    const staged = new Connection(this.#module, this.#api, NO_FILE, db, NO_COMPANY)
     if (!image.length) return staged
     try {
       staged.#become(image)
@@ -132,7 +132,7 @@ export class Connection {
   async load(image, unless) {
     const staged = await this.stage(image)
     try {
-      return await drive(this.#replace(staged, unless))
+      return await drive(this.#inTurn(this.#replace(staged, unless)))
     } finally {
       await staged.close()
     }
@@ -146,7 +146,7 @@ export class Connection {
     const sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
     const name = this.#fileName()
     const inMemory = !name
-    const [[, [[pages]]]] = await drive(this.#all([[sql, []]]))
+    const [[, [[pages]]]] = await drive(this.#inTurn(this.#all([[sql, []]])))
     return JSON.stringify({
       kind: inMemory ? "memory" : "opfs",
       vfs: inMemory ? "memory" : this.#vfs.name,
@@ -159,14 +159,12 @@ export class Connection {
 
   /** Close the file; the connection is of no use afterwards. */
   async close() {
-    await this.#checkpointed()
+    await this.#vfs.settle()
     for (const prepared of this.#statements.values()) this.#module._sqlite3_finalize(prepared.pointer)
     this.#statements.clear()
     await this.#api.close(this.#db)
     this.#vfs.close()
-    // What the file layer asked to be told of its end keeps it for ever, and it would keep SQLite's memory: after
-    // some 120 databases the browser has no more.
-    this.#vfs._module = null
+    this.#presence.leave()
   }
 
   /** @returns {Work} */
@@ -194,18 +192,6 @@ export class Connection {
   /** The path of the file, empty where there is none. */
   #fileName() {
     return this.#module.UTF8ToString(this.#module._sqlite3_db_filename(this.#db, 0))
-  }
-
-  /** Wait for a checkpoint that is under way, for it goes on with the files' handles after the commit. */
-  async #checkpointed() {
-    const name = this.#fileName()
-    if (!name) return
-    try {
-      const signal = AbortSignal.timeout(CHECKPOINT_PATIENCE_MS)
-      await navigator.locks.request(`${name}#ckpt`, { signal }, () => {})
-    } catch (error) {
-      if (!(error instanceof DOMException && error.name === "TimeoutError")) throw error
-    }
   }
 
   /** Take the place of a new database in memory. @param {Uint8Array} image */
@@ -266,6 +252,34 @@ export class Connection {
     const code = module._sqlite3_backup_step(backup, -1)
     const ended = module._sqlite3_backup_finish(backup)
     return ended === SQLITE_OK ? code : ended
+  }
+
+  /**
+   * Let other tabs have what was kept for the next request, unless a transaction is open. A tab that is alone keeps
+   * it; where there are others, it is given back after each request, for nobody knows how busy this worker is next.
+   */
+  #giveWay() {
+    if (!this.#busy && this.#module._sqlite3_get_autocommit(this.#db)) this.#vfs.giveBack()
+  }
+
+  /** Work while the store is ours, and let others have it afterwards. @param {Work} work @returns {Work} */
+  *#inTurn(work) {
+    this.#busy = true
+    let broken = false
+    try {
+      const known = this.#presence.refresh()
+      if (known) yield known
+      const taken = this.#vfs.take()
+      if (taken) yield taken
+      return yield* work
+    } catch (error) {
+      // What is opened anew may be whole again.
+      broken = error instanceof SQLiteError && (error.code & 0xff) === SQLITE_IOERR
+      throw error
+    } finally {
+      this.#busy = false
+      if (broken || this.#presence.others) this.#giveWay()
+    }
   }
 
   /** @param {Work} work @returns {Work} */
@@ -508,7 +522,8 @@ export class Connection {
   #error(code, sql) {
     const module = this.#module
     const extended = module._sqlite3_extended_errcode(this.#db) || code
-    const message = module.UTF8ToString(module._sqlite3_errmsg(this.#db))
+    let message = module.UTF8ToString(module._sqlite3_errmsg(this.#db))
+    if ((extended & 0xff) === SQLITE_IOERR) message += `: ${this.#vfs.lastError}`
     return new SQLiteError(extended, `${message} (in: ${sql.trim().split("\n")[0]})`)
   }
 }
@@ -546,7 +561,7 @@ async function sizeOfFiles(name) {
       const handle = await folder.getFileHandle(fileName + suffix)
       size += (await handle.getFile()).size
     } catch (error) {
-      if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error
+      if (!isNamed(error, "NotFoundError")) throw error
     }
   }
   return size

@@ -71,6 +71,11 @@ class OpfsDatabase:
         """There are no threads here; that a worker lives is told by its lock."""
         return
 
+    @asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        async with self._turn:
+            yield
+
     async def close(self) -> None:
         async with self._turn:
             connection, self._connection = self._connection, None

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,6 +66,10 @@ class SQLiteDatabase:
                 raise
             tx.end()
             await self._on_thread(self._commit)
+
+    def at_rest(self) -> AbstractAsyncContextManager[None]:
+        """A thread does what is under way, and goes on with it."""
+        return nullcontext()
 
     def beat(self, statement: Callable[[], Statement], seconds: float) -> Callable[[], None] | None:
         if self._name == ":memory:":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal
 
 from ..database import Database, Params, Result, Row, Statement, Transaction
@@ -81,6 +81,9 @@ class FaultyDatabase:
             fails = self._count("COMMIT")
             self._fail_if(fails and self.when == "before")
         self._fail_if(fails)
+
+    def at_rest(self) -> AbstractAsyncContextManager[None]:
+        return self._database.at_rest()
 
     def beat(self, statement: Callable[[], Statement], seconds: float) -> Callable[[], None] | None:
         return self._database.beat(statement, seconds)

@@ -1,5 +1,8 @@
 """A real browser on a profile that lasts, whose tabs can be reloaded, closed and crashed, and itself killed.
 
+Chromium is driven by its own protocol, stock Firefox by WebDriver BiDi; a test cannot tell, but for what an `Engine`
+says of it.
+
 Every error that a page or worker reports, and every request to somewhere else, is kept as a problem; `check` fails
 if there is one that the test did not expect.
 """
@@ -9,7 +12,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +31,48 @@ OTHER_HOST = "durably.test"
 HOSTS = f"--host-resolver-rules=MAP {OTHER_HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 WARNING = "console warning"
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows the latter is as deadly
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A browser, and the way in which it is to run durably."""
+
+    name: str
+    """How the tests name it."""
+    kind: str = "chromium"
+    """Whose it is."""
+    pages: str = "/t/"
+    """Where its pages are: below `/coop/`, durably's worker finds that a file cannot be opened twice at once."""
+    preferences: dict[str, str | float | bool] = field(default_factory=dict)
+    """Firefox's, beside those of all."""
+
+
+# Firefox is to fetch nothing, to look for nothing new, and to measure time as exactly as it can.
+QUIET_FIREFOX: dict[str, str | float | bool] = {
+    "network.proxy.type": 1,
+    "network.proxy.http": "127.0.0.1",
+    "network.proxy.http_port": 9,  # where nobody listens; this machine itself is reached without a proxy
+    "network.proxy.ssl": "127.0.0.1",
+    "network.proxy.ssl_port": 9,
+    "network.dns.localDomains": OTHER_HOST,
+    "network.proxy.no_proxies_on": f"127.0.0.1, {OTHER_HOST}",
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "app.normandy.enabled": False,
+    "services.settings.server": "data:,#",
+    "privacy.reduceTimerPrecision": False,
+}
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("chromium"),
+        Engine("chromium-coop", pages="/coop/"),
+        Engine("firefox", "firefox"),
+        Engine(
+            "firefox-without-jspi", "firefox", preferences={"javascript.options.wasm_js_promise_integration": False}
+        ),
+    )
+}
 
 
 class Tab:
@@ -72,11 +119,26 @@ class Tab:
         return found
 
 
+@dataclass(frozen=True)
+class Process:
+    id: int
+    parent: int
+    command: str
+
+
+def end_process(process_id: int) -> None:
+    with suppress(ProcessLookupError):  # it may have gone with its parent
+        os.kill(process_id, KILL)
+
+
 class Browser:
     """One profile of one browser. `stop` it, whatever happened to it before."""
 
-    def __init__(self, browser_type: BrowserType, profile: Path, server: Server) -> None:
+    def __init__(
+        self, browser_type: BrowserType, profile: Path, server: Server, engine: Engine = ENGINES["chromium"]
+    ) -> None:
         self._type = browser_type
+        self.engine = engine
         self._profile = profile
         self._server = server
         self._problems: list[str] = []
@@ -86,17 +148,29 @@ class Browser:
 
     def start(self) -> None:
         """Start it, after `stop` or `kill` again."""
-        self._context = self._type.launch_persistent_context(
-            self._profile, executable_path=os.environ.get("DURABLY_CHROMIUM") or None, args=[*FLAGS, HOSTS]
-        )
+        self._context = self._launch()
         self._context.on("console", self._heard)
         self._context.on("weberror", lambda error: self._problems.append(f"uncaught: {error.error}"))
         self._context.on("request", lambda request: self._requested(request.url))
         self._context.on("response", self._answered)
 
+    def _launch(self) -> BrowserContext:
+        if self.engine.kind == "firefox":
+            return self._type.launch_persistent_context(
+                self._profile,
+                channel="moz-firefox",
+                executable_path=os.environ.get("DURABLY_FIREFOX") or "firefox-esr",
+                firefox_user_prefs=QUIET_FIREFOX | self.engine.preferences,
+                env={**os.environ, "MOZ_HEADLESS": "1"},
+            )
+        return self._type.launch_persistent_context(
+            self._profile, executable_path=os.environ.get("DURABLY_CHROMIUM") or None, args=[*FLAGS, HOSTS]
+        )
+
     def tab(self, path: str = "/t/job.html", *, host: str = "127.0.0.1", until: str = "window.ready") -> Tab:
         """Open a page, and wait for it to be `until` (an expression of JavaScript)."""
         page = self._context.new_page()
+        path = path.replace("/t/", self.engine.pages, 1)
         page.goto(f"http://{host}:{self._server.server_port}{path}")
         page.wait_for_function(until)
         return Tab(page)
@@ -109,7 +183,7 @@ class Browser:
         tab.page.close()
 
     def crash(self, tab: Tab) -> None:
-        """Let the process behind a tab crash. Its page is of no use afterwards."""
+        """Let the process behind a tab of Chromium crash. Its page is of no use afterwards."""
         target = self._context.new_cdp_session(tab.page).send("Target.getTargetInfo")["targetInfo"]["targetId"]
         # Nobody answers "Page.crash", so it goes by a detour on which no answer is waited for.
         devtools = self._devtools()
@@ -120,11 +194,24 @@ class Browser:
 
     def kill(self) -> None:
         """End the browser's processes at once, as a power cut would end them."""
-        processes = self._devtools().send("SystemInfo.getProcessInfo")["processInfo"]
+        if self.engine.kind == "firefox":
+            ids = [process.id for process in self._processes()]
+        else:
+            found = self._devtools().send("SystemInfo.getProcessInfo")["processInfo"]
+            ids = [process["id"] for process in sorted(found, key=lambda process: process["type"] != "browser")]
         with self._context.expect_event("close"):
-            for process in sorted(processes, key=lambda process: process["type"] != "browser"):
-                with suppress(ProcessLookupError):  # it may have gone with its parent
-                    os.kill(process["id"], KILL)
+            for process_id in ids:
+                end_process(process_id)
+
+    def _processes(self) -> list[Process]:
+        """Those of this profile, the first of which has started the others."""
+        listed = subprocess.run(["ps", "-axww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)  # noqa: S607
+        lines = [line.split(None, 2) for line in listed.stdout.splitlines()]
+        everything = [Process(int(number), int(parent), " ".join(command)) for number, parent, *command in lines]
+        ours = [process for process in everything if str(self._profile) in process.command.split()]
+        for process in ours:
+            ours += [child for child in everything if child.parent == process.id and child not in ours]
+        return ours
 
     def stop(self) -> None:
         self._context.close()

@@ -1,8 +1,9 @@
 """The server of the browser tests: the built site, the tests' own pages, and the ledgers.
 
 `/` is `dist`, as plainly as a static host gives it: no special headers. `/t/` is `playwright/pages`, with durably's
-folder beside them as a user would copy it, and so is the empty `/readme/`. A test may add files of its own with
-`put`. `POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this process.
+folder beside them as a user would copy it, and so is the empty `/readme/`. `/coop/` is the same as `/t/`, but workers
+there find no mode in which a file may be opened twice at once. A test may add files of its own with `put`.
+`POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this process.
 """
 
 from __future__ import annotations
@@ -29,6 +30,16 @@ TYPES = {
     ".wasm": "application/wasm",
     ".whl": "application/zip",
 }
+
+ONE_HANDLE = b"""
+{
+  const { createSyncAccessHandle } = FileSystemFileHandle.prototype
+  FileSystemFileHandle.prototype.createSyncAccessHandle = function () {
+    return createSyncAccessHandle.call(this)
+  }
+}
+"""
+"""What makes a worker ignore the mode in which it is to open a file, as browsers do that know none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +118,9 @@ class Handler(SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         path = unquote(urlsplit(path).path)
         mounts: list[tuple[str, Callable[[str], Path]]] = [
+            ("/coop/durably/", lambda rest: DIST / "durably" / rest),
+            ("/coop/scenarios", lambda rest: TESTS / f"scenarios{rest}"),
+            ("/coop/", lambda rest: PAGES / rest),
             ("/t/durably/", lambda rest: DIST / "durably" / rest),
             ("/readme/durably/", lambda rest: DIST / "durably" / rest),
             ("/t/scenarios", lambda rest: TESTS / f"scenarios{rest}"),
@@ -120,6 +134,9 @@ class Handler(SimpleHTTPRequestHandler):
         path = urlsplit(self.path).path
         if path in self.server.files:
             self._answer(200, self.server.files[path], self.guess_type(path))
+        elif path.startswith("/coop/") and path.endswith("worker.js"):
+            source = Path(self.translate_path(path)).read_bytes()
+            self._answer(200, source + ONE_HANDLE, self.guess_type(path))
         else:
             super().do_GET()
 

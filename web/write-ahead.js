@@ -1,0 +1,108 @@
+/**
+ * SQLite's file layer where several access handles to one file may be open at once: wa-sqlite's, with its gaps
+ * filled.
+ *
+ * - A read sees every commit made before it. By itself the layer reads what it has heard of by message.
+ * - A commit that is to be flushed is, also when it fills one of the two logs and the layer goes on in the other.
+ * - The lock for writing can be given back. By itself the layer keeps it until somebody asks for it by a message,
+ *   which a worker that is busy in somebody's code does not hear.
+ * - A full disk is told apart from a broken one, and closing closes every handle.
+ *
+ * @module
+ */
+
+import { isNamed, isQuota } from "./errors.js"
+import { OPFSWriteAheadVFS } from "./wa-sqlite/src/examples/OPFSWriteAheadVFS.js"
+
+const SQLITE_OK = 0, SQLITE_FULL = 13, SQLITE_IOERR = 10, SQLITE_IOERR_FSYNC = 1034
+const LOCK_NONE = 0, LOCK_SHARED = 1
+const SYNCHRONOUS_FULL = 2
+
+/** How long closing waits for a checkpoint, which may itself wait for a tab that does not answer. */
+const CHECKPOINT_PATIENCE_MS = 1000
+
+export class WriteAheadVFS extends OPFSWriteAheadVFS {
+  #name
+
+  /** @param {unknown} module  SQLite @param {string} name  of the database */
+  static async open(module, name) {
+    const vfs = new WriteAheadVFS(module, name)
+    await vfs.isReady()
+    return vfs
+  }
+
+  /** @param {unknown} module @param {string} name */
+  constructor(module, name) {
+    super("OPFSWriteAheadVFS", module)
+    this.#name = name
+  }
+
+  /** The layer's own locks are taken as SQLite goes along. @returns {undefined} */
+  take() {
+    return undefined
+  }
+
+  /** Let others write. */
+  giveBack() {
+    this.mapPathToFile.get(this.#name)?.writeLock?.release()
+  }
+
+  /** Wait for a checkpoint that is under way, for it goes on with the files' handles after the commit. */
+  async settle() {
+    try {
+      const signal = AbortSignal.timeout(CHECKPOINT_PATIENCE_MS)
+      await navigator.locks.request(`${this.#name}#ckpt`, { signal }, () => {})
+    } catch (error) {
+      if (!isNamed(error, "TimeoutError")) throw error
+    }
+  }
+
+  /** @override */
+  close() {
+    for (const handle of [...this.unboundTempFiles, ...this.boundTempFiles.values()]) handle.close()
+    // What the layer asked to be told of its end keeps it for ever, and it would keep SQLite's memory: after some
+    // 120 databases the browser has no more.
+    this._module = null
+  }
+
+  /** @override @param {number} id @param {number} lock */
+  jLock(id, lock) {
+    const file = this.mapIdToFile.get(id)
+    if (file && file.lockState === LOCK_NONE && lock === LOCK_SHARED && !file.writeHint && !file.retryResult) {
+      // Writers read the log to its end before they begin; here a reader does, too.
+      file.writeAhead?.isolateForWrite()
+      file.writeAhead?.rejoin()
+    }
+    return super.jLock(id, lock)
+  }
+
+  /** @override @param {number} id @param {number} flags */
+  jSync(id, flags) {
+    const file = this.mapIdToFile.get(id)
+    if (!file?.waHandles || Number(file.synchronous) < SYNCHRONOUS_FULL) return super.jSync(id, flags)
+    try {
+      // Which of the two logs the commit is in depends on whether it filled one.
+      for (const handle of file.waHandles) handle.flush()
+      return SQLITE_OK
+    } catch (error) {
+      this.lastError = error
+      return isQuota(error) ? SQLITE_FULL : SQLITE_IOERR_FSYNC
+    }
+  }
+
+  /** @override @param {number} id @param {Uint8Array} data @param {number} at */
+  jWrite(id, data, at) {
+    return this.#fullOr(super.jWrite(id, data, at))
+  }
+
+  /** @override @param {number} id @param {number} operation @param {DataView} argument */
+  jFileControl(id, operation, argument) {
+    return this.#fullOr(super.jFileControl(id, operation, argument))
+  }
+
+  /** @param {number} code */
+  #fullOr(code) {
+    const isFull = (code & 0xff) === SQLITE_IOERR && isQuota(this.lastError)
+    return isFull ? SQLITE_FULL : code
+  }
+}
