@@ -4,9 +4,10 @@ The store is the truth and polling finds it; a message only makes it quick. So m
 wrong one can do no harm: it wakes a worker, which then looks. In a browser they go by BroadcastChannel
 (`durably.browser.channel`); on CPython nothing carries them, and processes find each other's work by polling.
 
-A message is one JSON text: `{"durably": FORMAT, "from": instance, "kind": ...}` and, by kind, `event` with `type`,
-`at` (milliseconds) and `facts` (as `codec` stores them); `signal` with `run_id`; `hello`, `here` and `bye`, by which
-instances know of each other, so that one which is alone says nothing; `alive`, which the pulse sends for a worker.
+A message is one JSON text: `{"durably": FORMAT, "from": instance, "kind": ...}` and, by kind: `event` with `type`,
+`at` (milliseconds), `facts` (as `codec` stores them) and `taken` (whether the sender has room for what there may be to
+do now); `signal` with `run_id`; `hello`, `here` and `bye`, by which instances know of each other, so that one which is
+alone says nothing; `alive`, which the pulse sends for a worker.
 """
 
 from __future__ import annotations
@@ -76,7 +77,12 @@ class NoChannel:
 class Reactions(Protocol):
     """What a worker does about news from another instance."""
 
+    @property
+    def has_room(self) -> bool: ...
+
     def wake(self) -> None: ...
+
+    def wake_later(self) -> None: ...
 
     def poke(self, run_id: str) -> None: ...
 
@@ -133,7 +139,8 @@ class Neighbours:
     def _relay(self, event: Event) -> None:
         if self._known:
             facts = {field.name: getattr(event, field.name) for field in fields(event) if field.name not in _HEADER}
-            self._send("event", type=event.type, at=from_datetime(event.timestamp), facts=_packed(facts))
+            at, is_taken = from_datetime(event.timestamp), self._reactions().has_room
+            self._send("event", type=event.type, at=at, facts=_packed(facts), taken=is_taken)
 
     def _hear(self, text: str) -> None:
         if not text.startswith(_BEGINNING):
@@ -159,14 +166,18 @@ class Neighbours:
             case "alive":
                 self._is_alive(str(said["worker"]))
             case "event":
-                self._pass_on(_KINDS[said["type"]], EpochMs(int(said["at"])), _unpacked(said["facts"]))
+                at, is_taken = EpochMs(int(said["at"])), bool(said.get("taken"))
+                self._pass_on(_KINDS[said["type"]], at, _unpacked(said["facts"]), is_taken=is_taken)
 
-    def _pass_on(self, kind: type[Event], at: EpochMs, facts: dict[str, Any]) -> None:
+    def _pass_on(self, kind: type[Event], at: EpochMs, facts: dict[str, Any], *, is_taken: bool) -> None:
         reactions = self._reactions()
         if kind.type in _MAY_TAKE_A_RUN_AWAY:
             reactions.check_claims()
         if kind.type in _MAY_GIVE_WORK:
-            reactions.wake()
+            if is_taken:
+                reactions.wake_later()
+            else:
+                reactions.wake()
         self._bus.pass_on(kind, to_datetime(at), facts)
 
 

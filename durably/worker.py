@@ -32,6 +32,9 @@ BEFORE_ALL = EpochMs(-1)
 IDLE_SECONDS = 2.0
 """A worker that has had no run for so long is idle."""
 
+HEAD_START_MS = 50
+"""By so much the instance where there is something new to do is ahead of the others."""
+
 ERROR_PAUSE_SECONDS = 1.0
 """How long the loop waits after an error before it looks again."""
 
@@ -75,6 +78,7 @@ class Worker:
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
+        self._claims_from = BEFORE_ALL
         self._told_at_work: set[str] = set()
         self._is_held = False
         self._idle_since: EpochMs | None = None
@@ -96,9 +100,23 @@ class Worker:
         self._heartbeats = self._keep_beating()
         self._beat_beside_loop()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether it would claim a run now."""
+        return self.is_started and len(self._at_work()) < self._options.max_concurrent_runs
+
     def wake(self) -> None:
         """Look for work now."""
         self._wake.set()
+
+    def wake_later(self) -> None:
+        """Look for work once another instance, which has something new to do, has had time to take it itself.
+
+        Its page is the one in use; a page that is hidden would go about it more slowly.
+        """
+        self._claims_from = EpochMs(self._services.clock.now() + HEAD_START_MS)
+        if self.is_started:
+            asyncio.get_running_loop().call_later(HEAD_START_MS / 1000, self._wake.set)
 
     async def end_cancelled(self, run_id: str) -> None:
         """Stop executing a run that has been cancelled; returns when the ends of its steps are told."""
@@ -255,7 +273,7 @@ class Worker:
             changed |= bool(await store.unpark(dead))
         if glance.schedules_due:
             changed |= await self._chores.fire_schedules(now)
-        if slots <= 0 or self._stopping or not (glance.claimable or changed):
+        if slots <= 0 or self._stopping or now < self._claims_from or not (glance.claimable or changed):
             await self._chores.when_idle(now)
             return []
         if not self._is_held:
