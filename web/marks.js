@@ -21,12 +21,15 @@ export function marked(workerIds) {
   return attempt(() => workerIds.filter((id) => localStorage.getItem(PREFIX + id) !== null)) ?? workerIds
 }
 
-export function sweepMarks() {
-  attempt(() => {
-    for (const name of Object.keys(localStorage)) {
-      if (name.startsWith(PREFIX) && Date.now() - Number(localStorage.getItem(name)) > KEPT_MS) localStorage.removeItem(name)
-    }
+/** All workers that left a mark; old marks are swept out. @returns {string[]} */
+export function allMarked() {
+  const known = attempt(() => {
+    const marks = Object.keys(localStorage).filter((name) => name.startsWith(PREFIX))
+    const old = marks.filter((name) => Date.now() - Number(localStorage.getItem(name)) > KEPT_MS)
+    for (const name of old) localStorage.removeItem(name)
+    return marks.map((name) => name.slice(PREFIX.length))
   })
+  return known ?? []
 }
 
 /** `undefined` where this site may keep nothing, or its storage is full. @template T @param {() => T} use @returns {T | undefined} */

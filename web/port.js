@@ -9,7 +9,7 @@
  */
 
 import { DurablyError } from "./durably-error.js"
-import { leaveMark, marked, sweepMarks } from "./marks.js"
+import { allMarked, leaveMark, marked } from "./marks.js"
 
 /** How long an urgent request waits for an answer before the worker is taken to be blocked. */
 const URGENT_PATIENCE_MS = 200
@@ -66,7 +66,6 @@ export class Port {
     this.#onCancelled = onCancelled
     addEventListener("pagehide", this.#leave)
     addEventListener("pageshow", this.#comeBack)
-    sweepMarks()
     this.#worker = this.#newWorker()
     this.#ready = this.#boot()
   }
@@ -151,7 +150,7 @@ export class Port {
           this.#receive(data)
         }
       }
-      worker.postMessage({ start: this.#options })
+      worker.postMessage({ start: { ...this.#options, left: allMarked() } })
     })
   }
 

@@ -1,7 +1,8 @@
 /**
  * The worker of one tab: boots Pyodide, installs durably, loads the job files, and serves the page.
  *
- * The page sends `{start: {database, durability, jobs, packages}}` first, `jobs` as absolute URLs. The answer is
+ * The page sends `{start: {database, durability, jobs, packages, left}}` first, `jobs` as absolute URLs and `left` the workers that
+ * are known to have left in order. The answer is
  * `{ready: true}` or `{failed: {name, status, message}}`, sent by `durably/browser/boot.py` or, before there is
  * Python, from here; on the way `{booting: sentence}`. After that, requests `{id, method, url, headers, body}`
  * and `{cancel: id}`, answered as `durably/browser/port.py` says. Before `ready` comes `{worker: id, cancel: requests}`:
@@ -15,10 +16,10 @@
 
 import { Interrupts } from "./interrupt.js"
 import { openDatabase } from "./opfs.js"
-import { startPulse, stopPulse } from "./pulse.js"
+import { preparePulse, startPulse, stopPulse } from "./pulse.js"
 
 /** @typedef {{ wheel: string, packages: string[] }} Manifest */
-/** @typedef {{ database: string, durability: string, jobs: string[], packages: string[] }} Start */
+/** @typedef {{ database: string, durability: string, jobs: string[], packages: string[], left: string[] }} Start */
 
 /** What went wrong, in the terms of durably's errors. */
 class BootError extends Error {
@@ -30,6 +31,7 @@ class BootError extends Error {
   }
 }
 
+preparePulse()
 /** @type {Promise<any>} */
 const pyodideBoot = bootPyodide()
 // A failure is reported when the page's `start` is answered, not as an unhandled rejection before it.
@@ -50,7 +52,7 @@ self.addEventListener("message", async ({ data }) => {
 })
 
 /** @param {Start} options */
-async function start({ database, durability, jobs, packages }) {
+async function start({ database, durability, jobs, packages, left }) {
   const sources = Promise.all(jobs.map(readJobFile))
   sources.catch(() => {}) // awaited below; a failure in between is not unhandled
   const pyodide = await pyodideBoot
@@ -66,13 +68,14 @@ async function start({ database, durability, jobs, packages }) {
   tell("Opening the database")
   const { boot } = pyodide.pyimport("durably.browser.boot")
   const post = (/** @type {string} */ text) => self.postMessage(JSON.parse(text))
-  return await boot(database, JSON.stringify(await sources), durability, post, await openWayIn(pyodide))
+  const wayIn = await openWayIn(pyodide)
+  return await boot(database, JSON.stringify(await sources), durability, JSON.stringify(left), post, wayIn)
 }
 
 /** Through which the page can interrupt Python, where the browser has what it takes. @param {any} pyodide */
 async function openWayIn(pyodide) {
-  const name = crypto.randomUUID()
   try {
+    const name = crypto.randomUUID()
     const interrupts = await Interrupts.open(pyodide, name)
     if (interrupts) self.postMessage({ interrupts: name })
     return interrupts

@@ -24,17 +24,18 @@ from .port import Port, Post
 JOBS_FOLDER = Path("/durably-jobs")
 
 
-async def boot(database: str, files: str, durability: str, post: Post, way_in: Any) -> Port | None:
+async def boot(database: str, files: str, durability: str, left: str, post: Post, way_in: Any) -> Port | None:
     """Start, and tell the page by `post`.
 
     That is `{"worker": id, "cancel": requests}` and `{"ready": true}`, or `{"failed": {name, status, message}}`.
-    `files` is a JSON list of `[name, source]`; each becomes a module named like the file. `way_in` is an `Interrupts`
+    `files` is a JSON list of `[name, source]`; each becomes a module named like the file. `left` is a JSON list of the
+    workers that are known to have left in order. `way_in` is an `Interrupts`
     of the bridge, or null. Returns the port to serve the page with, or `None` after a failure.
     """
     if way_in:
         interrupts.of_this_worker = interrupts.Interrupts(way_in)
     try:
-        port = await _start(database, files, durability, post)
+        port = await _start(database, files, durability, left, post)
     except DurablyError as error:
         failure = {"name": type(error).__name__, "status": error.status, "message": error.message}
     except Exception as error:  # noqa: BLE001 - the page gets a sentence, the console the traceback
@@ -48,12 +49,12 @@ async def boot(database: str, files: str, durability: str, post: Post, way_in: A
     return None
 
 
-async def _start(database: str, files: str, durability: str, post: Post) -> Port:
+async def _start(database: str, files: str, durability: str, left: str, post: Post) -> Port:
     modules = [load_job_file(name, source) for name, source in json.loads(files)]
     durably = create_durably(database, durability=durability)
     for module in modules:
         _register_jobs(durably, module)
-    page.of_this_worker = page.Page(post)
+    page.of_this_worker = page.Page(post, json.loads(left))
     # Before it has any run: where the page goes, it leaves a mark for this worker.
     post(json.dumps({"worker": durably.worker_id, "cancel": cancel_requests()}))
     await durably.init()

@@ -68,12 +68,14 @@ class WebLocks:
         self._silence.note_alive(worker_id)
 
     async def dead(self, worker_ids: Collection[str]) -> set[str]:
-        if not worker_ids:
+        # Whose lock is waited for has it.
+        unknown = set(worker_ids) - self._watches.keys()
+        if not unknown:
             return set()
         state = await navigator.locks.query()
         # Those who wait for a death are granted the lock as sharers, for a moment.
         held = {lock.name for lock in state.held if lock.mode == "exclusive"}
-        return {worker_id for worker_id in worker_ids if PREFIX + worker_id not in held}
+        return {worker_id for worker_id in unknown if PREFIX + worker_id not in held}
 
     async def left(self, worker_ids: Collection[str]) -> set[str]:
         # Where no page answers for its workers, a person may have closed the tab: nothing is blamed on the run.

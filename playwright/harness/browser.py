@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,15 +183,17 @@ class Browser:
     def close(self, tab: Tab) -> None:
         tab.page.close()
 
-    def crash(self, tab: Tab) -> None:
-        """Let the process behind a tab of Chromium crash. Its page is of no use afterwards."""
+    def crash(self, tab: Tab) -> float:
+        """Let the process behind a tab of Chromium crash; when, by a ledger's clock. Its page is of no use then."""
         target = self._context.new_cdp_session(tab.page).send("Target.getTargetInfo")["targetInfo"]["targetId"]
         # Nobody answers "Page.crash", so it goes by a detour on which no answer is waited for.
         devtools = self._devtools()
         session = devtools.send("Target.attachToTarget", {"targetId": target, "flatten": False})["sessionId"]
         crash = json.dumps({"id": 1, "method": "Page.crash"})
+        at = time.monotonic()
         with tab.page.expect_event("crash"):
             devtools.send("Target.sendMessageToTarget", {"sessionId": session, "message": crash})
+        return at
 
     def kill(self) -> None:
         """End the browser's processes at once, as a power cut would end them."""
