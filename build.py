@@ -510,7 +510,7 @@ def test_verb(options: argparse.Namespace) -> int:
     # The script, not `python -m pytest`, which would find the source tree before the installed wheel.
     checks["pytest"] = [
         tool("pytest"),
-        *["-m", "not slow", "-o", "testpaths=tests"] * options.fast,
+        *["-m", "not slow", "-o", "testpaths=tests", "-n", "auto"] * options.fast,
         *options.pytest_args,
     ]
     table = []

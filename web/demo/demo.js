@@ -15,7 +15,6 @@ const JOB = "import-csv"
 const SAMPLE = "birdstrikes.csv"
 const PACE_SECONDS = 0.25
 const STEPS_AROUND_BATCHES = 3 // read, sniff, summary
-const LOOK_EVERY_MS = 2_000
 const OPENED_AT = Date.now()
 
 /** @typedef {Awaited<ReturnType<typeof connect>>} Client */
@@ -95,8 +94,9 @@ async function main() {
     else if (isOver(found)) await conclude(durably, found, null)
     else await follow(durably, found.id, { resumed: true, otherTabs })
   })
+  // Events of all tabs are heard in each.
   const look = () => attempt(() => showOthersRun(durably))
-  setInterval(look, LOOK_EVERY_MS)
+  for (const type of ["run:trigger", "run:retry"]) durably.on(type, look)
   addEventListener("visibilitychange", look)
 }
 
