@@ -7,6 +7,7 @@ because the worker stops, or lost to another worker. Nothing a job raises gets a
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from enum import Enum
@@ -14,6 +15,7 @@ from typing import Any
 
 from .calls import executing_run, interruptible
 from .clock import finishes_within, unbroken
+from .deadlines import Deadline, deadline
 from .errors import DurablyError, LeaseLostError, RunTimeoutError, StorageError, StoreFailedError, describe, leaves
 from .events import RunCompleted, RunFailed, RunStarted, logger
 from .jobs import JobDefinition
@@ -54,7 +56,7 @@ class Execution:
         self._keep_steps = keep_steps
         self._is_shutting_down = is_shutting_down
         self._session: Session | None = None
-        self._deadline: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._interruption: Interruption | None = None
@@ -141,12 +143,14 @@ class Execution:
             steps = await ours(self._services.store.steps_of(self.stored.id))
             session = self._session = Session(self._services, self.stored, steps)
             self._begun.set()
-            if self._definition.timeout is not None:
-                self._deadline = asyncio.ensure_future(self._watch_timeout(session, self._definition.timeout))
             step = StepContext(session, self._children)
-            payload = self._definition.load_payload(self.stored.payload)
-            session.emit(RunStarted, payload=payload, worker_id=self._worker_id, generation=session.run.generation)
-            output = self._definition.dump_output(await interruptible(self._definition.run(step, payload)))
+            timeout = self._definition.timeout
+            with deadline(math.inf if timeout is None else self._time_left(timeout)) as due:
+                if timeout is not None:
+                    self._watch = asyncio.ensure_future(self._watch_timeout(session, timeout, due))
+                payload = self._definition.load_payload(self.stored.payload)
+                session.emit(RunStarted, payload=payload, worker_id=self._worker_id, generation=session.run.generation)
+                output = self._definition.dump_output(await interruptible(self._definition.run(step, payload)))
             async with session.holding():
                 await unbroken(ours(self._complete(session, output)))
         except BaseException as error:  # noqa: BLE001 - whatever a job raises is the outcome of its run
@@ -241,10 +245,14 @@ class Execution:
             await unbroken(self._services.store.release(self.claim, progress, self._services.clock.now()))
 
     def _stop_watching(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
 
-    async def _watch_timeout(self, session: Session, timeout: float) -> None:
+    def _time_left(self, timeout: float) -> float:
+        """At the beginning of this claim."""
+        return timeout - self.stored.active_ms / 1000
+
+    async def _watch_timeout(self, session: Session, timeout: float, due: Deadline) -> None:
         """Interrupt the run once it has been at work for `timeout` seconds; time in which it waits is not counted."""
         # Measured by sleeping, not by comparing instants: a clock that is set ends no run, and spares none.
         while True:
@@ -252,7 +260,10 @@ class Execution:
                 await session.gate()
             except LeaseLostError:
                 return
-            left = timeout - session.run.active_ms / 1000
+            # Code that blocks the loop may have kept this from its first turn until the time was over.
+            left = 0 if due.has_passed() else self._time_left(timeout)
+            due.set_in(left)
             if left <= 0 or not await finishes_within(self._services.clock, session.parked.wait(), left):
                 self.interrupt(Interruption.TIMEOUT)
                 return
+            due.set_in(math.inf)

@@ -154,6 +154,7 @@ class Runs(Schedules):
             clock=self._services.clock,
             find_run=self.get_run,
             find_execution=lambda run: self._worker.execution_of(run.id, run.generation),
+            may_hear_of_it=lambda: self._neighbours.are_known,
             polling_interval=self._polling_interval,
         )
 

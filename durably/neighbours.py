@@ -40,6 +40,9 @@ _KINDS = {kind.type: kind for kind in EVENT_CLASSES}
 _BEGINNING = f'{{"durably":{FORMAT},'
 _HEADER = {"timestamp", "sequence"}
 
+_MISUNDERSTANDINGS = (LookupError, TypeError, ValueError, ArithmeticError, RecursionError, codec.CodecError)
+"""What it leads to when a message is not made as ours are."""
+
 _MAY_TAKE_A_RUN_AWAY = {RunCancelled.type, RunDeleted.type, RunRetried.type}
 _MAY_GIVE_WORK = {RunTriggered.type, RunRetried.type, RunStale.type, *TERMINAL_TYPES}
 """The ends of runs are among them: a parent may wait for one, or a run with the same concurrency key."""
@@ -126,6 +129,11 @@ class Neighbours:
             self._channel.close()
             self._known.clear()
 
+    @property
+    def are_known(self) -> bool:
+        """Whether there are others, whose news may be on their way."""
+        return bool(self._known)
+
     def tell_signal(self, run_id: str) -> None:
         """A signal was stored for a run, which another instance may hold."""
         if self._known:
@@ -148,23 +156,23 @@ class Neighbours:
         try:
             said = json.loads(text)
             self._heed(said["kind"], said["from"], said)
-        except (LookupError, TypeError, ValueError, RecursionError, codec.CodecError) as error:
+        except _MISUNDERSTANDINGS as error:
             logger.debug("a message that is not understood was ignored: %r", error)
 
     def _heed(self, kind: str, sender: str, said: dict[str, Any]) -> None:
         match kind:
             case "hello":
-                self._known.add(sender)
+                self._known.add(_text(sender))
                 self._send("here")
             case "here":
-                self._known.add(sender)
+                self._known.add(_text(sender))
             case "bye":
                 self._known.discard(sender)
                 self._reactions().wake()
             case "signal":
-                self._reactions().poke(str(said["run_id"]))
+                self._reactions().poke(_text(said["run_id"]))
             case "alive":
-                self._is_alive(str(said["worker"]))
+                self._is_alive(_text(said["worker"]))
             case "event":
                 at, is_taken = EpochMs(int(said["at"])), bool(said.get("taken"))
                 self._pass_on(_KINDS[said["type"]], at, _unpacked(said["facts"]), is_taken=is_taken)
@@ -200,8 +208,22 @@ def _kept(value: Any) -> str:
     return stored
 
 
-def _unpacked(facts: dict[str, str]) -> dict[str, Any]:
-    return {name: _restored(text) for name, text in facts.items()}
+def _unpacked(facts: Any) -> dict[str, Any]:
+    if not isinstance(facts, dict):
+        raise TypeError(f"facts are a dict, not {facts!r}")
+    restored = {name: _restored(_text(text)) for name, text in facts.items()}
+    for name in ("run_id", "job_name"):
+        if restored.get(name) is not None:
+            _text(restored[name])
+    if not isinstance(restored.get("labels", {}), dict):
+        raise TypeError(f"labels are a dict, not {restored['labels']!r}")
+    return restored
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, got {value!r}")
+    return value
 
 
 def _restored(text: str) -> Any:

@@ -94,6 +94,11 @@ WHERE status = 'running' AND id NOT IN (SELECT value FROM json_each(:mine)) GROU
 OTHER_PARKERS = """SELECT DISTINCT worker_id FROM durably_runs
 WHERE status = 'pending' AND run_at <= :now AND worker_id <> :worker_id"""
 
+# What was due when it was last written is due, whatever a clock that was set back says.
+MAKE_DUE = """
+UPDATE durably_runs SET run_at = :now WHERE status = 'pending' AND run_at > :now AND run_at <= updated_at
+"""
+
 # A run with a concurrency key waits while a run with that key is running, and behind a pending one that
 # comes first: several rows are claimed at once, and no two of them may share a key.
 CLAIM = """
@@ -131,7 +136,7 @@ UPDATE durably_runs SET
   completed_at = CASE WHEN crash_count + :is_crash >= :max_crashes THEN :now END,
   crash_count = crash_count + :is_crash,
   active_ms = active_ms + max(0, heartbeat_at - claimed_at),
-  worker_id = NULL, heartbeat_at = NULL, updated_at = :now
+  worker_id = NULL, heartbeat_at = NULL, run_at = min(run_at, :now), updated_at = :now
 WHERE status = 'running' AND id NOT IN (SELECT value FROM json_each(:mine))
   AND (worker_id IN (SELECT value FROM json_each(:dead)) OR heartbeat_at <= :cutoff)
 RETURNING *
@@ -226,7 +231,7 @@ WHERE run_id = :run_id AND status = 'waiting' AND EXISTS (
 RELEASE_RUN = """
 UPDATE durably_runs SET
   status = 'pending', worker_id = NULL, heartbeat_at = NULL, active_ms = active_ms + max(0, :now - claimed_at),
-  progress = coalesce(:progress, progress), updated_at = :now
+  progress = coalesce(:progress, progress), run_at = min(run_at, :now), updated_at = :now
 WHERE id = :run_id AND status = 'running' AND generation = :generation
 """
 

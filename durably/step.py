@@ -19,6 +19,7 @@ from uuid import UUID
 from .calls import UserTransaction, call, call_in_place, interruptible
 from .clock import EpochMs, finishes_within, instant_after, to_datetime, to_seconds, unbroken
 from .codec import is_text
+from .deadlines import deadline
 from .errors import DurablyError, StepTimeoutError, StorageError, StorageFullError, StoreFailedError, describe, text_of
 from .events import LogWritten, StepCompleted, StepFailed, StepRetried
 from .records import Progress, Run
@@ -360,9 +361,10 @@ class StepContext:
         """What the step's function gives. Its commit is not counted: once that is under way the step is done."""
         if self._options.timeout is None:
             return await work
-        task = asyncio.ensure_future(work)
-        if not await finishes_within(self._session.services.clock, task, self._options.timeout):
-            raise StepTimeoutError(name, self._options.timeout)
+        with deadline(self._options.timeout):
+            task = asyncio.ensure_future(interruptible(work))
+            if not await finishes_within(self._session.services.clock, task, self._options.timeout):
+                raise StepTimeoutError(name, self._options.timeout)
         return task.result()
 
     def _completed(self, checkpoint: Checkpoint, output: str | bytes) -> Checkpoint:

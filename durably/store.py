@@ -113,6 +113,10 @@ class Store:
             schedules_due=bool(schedules.rows[0][0]),
         )
 
+    async def make_due(self, now: EpochMs) -> None:
+        """Let no run wait for a moment that was past when it was stored: the clock may have been set back since."""
+        await self.database.execute(Statement(sql.MAKE_DUE, {"now": now}))
+
     async def claim(
         self, worker_id: str, job_names: Collection[str], slots: int, *, overdue: EpochMs, now: EpochMs
     ) -> list[StoredRun]:

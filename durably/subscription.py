@@ -1,8 +1,9 @@
 """Following one run: its present state first, then what happens, up to its end.
 
-The events of this instance come from its bus, every one of them once. A run may also be executed by another
-tab or process, whose bus is not ours: so the row is read again whenever nothing was heard for a polling
-interval, and what it says is told as the event that it amounts to.
+The events of this instance come from its bus, every one of them once, and those of the neighbours that tell us. A
+run may also be executed by a process that does not, or a message may be late: so the row is read again whenever
+nothing was heard for a polling interval, and what it says is told as the event that it amounts to; where there are
+neighbours, only after one more interval, in which their own word of it may come.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from .clock import Clock, wait_event
@@ -32,6 +33,9 @@ from .events import (
 from .execution import Execution
 from .records import Progress, Run, RunStatus
 
+CLOCK_WAS_SET = timedelta(minutes=10)
+"""No message is under way for so long."""
+
 FindRun = Callable[[str], Awaitable[Run[Any] | None]]
 FindExecution = Callable[[Run[Any]], Execution | None]
 """The execution of a run by this instance, under the very claim that its row has."""
@@ -44,9 +48,13 @@ async def follow(
     clock: Clock,
     find_run: FindRun,
     find_execution: FindExecution,
+    may_hear_of_it: Callable[[], bool],
     polling_interval: float,
 ) -> AsyncIterator[Event]:
-    """The events of a run. Raises `NotFoundError` if there is no such run."""
+    """The events of a run. Raises `NotFoundError` if there is no such run.
+
+    `may_hear_of_it`: whether somebody may be about to tell what the row says already.
+    """
     heard: deque[Event] = deque()
     something = asyncio.Event()
 
@@ -68,7 +76,9 @@ async def follow(
             run = replace(run, progress=None)  # what was heard is at least as new
         elif (execution := find_execution(run)) is not None and execution.progress is not None:
             run = replace(run, progress=execution.progress)  # the store hears of it a moment later
+        told.note_read(run)
         heard.extendleft(reversed(present_state(run, sequence)))
+        is_patient = True
         while True:
             while heard:
                 event = heard.popleft()
@@ -80,13 +90,24 @@ async def follow(
                     return
             something.clear()
             if await wait_event(clock, something, polling_interval):
+                is_patient = True
                 continue
             run = await _require(find_run, run_id)
             # What is executed here is told by the bus, all of it; so is what was heard meanwhile.
-            if not heard and find_execution(run) is None:
-                heard.extend(event for event in present_state(run, bus.sequence) if told.is_newer(event))
+            if heard or find_execution(run) is not None:
+                continue
+            news = [event for event in present_state(run, bus.sequence) if told.is_newer(event)]
+            is_patient = not (news and is_patient and may_hear_of_it())
+            if is_patient:
+                told.note_read(run)
+                heard.extend(news)
     finally:
         stop_hearing()
+
+
+def _is_by(moment: datetime, limit: datetime) -> bool:
+    """Whether it is not after the limit. So long before it means that the clock has been set back in between."""
+    return moment <= limit < moment + CLOCK_WAS_SET
 
 
 class _Told:
@@ -97,19 +118,30 @@ class _Told:
         self._generation: int | None = None
         self._progress: Progress | None = None
         self._latest: datetime | None = None
+        self._read_at: datetime | None = None
+        """Of the row that progress was read from, which had all that was said before."""
 
     def is_newer(self, from_row: Event) -> bool:
         """Whether what the row says is later than what was told: progress reaches it a moment after the bus."""
         if isinstance(from_row, RunProgressed):
-            is_later = self._latest is None or from_row.timestamp > self._latest
-            return is_later and from_row.progress != self._progress
+            is_old = self._latest is not None and _is_by(from_row.timestamp, self._latest)
+            return not is_old and from_row.progress != self._progress
         return not isinstance(from_row, RunStarted) or self._state != RunStarted.type
 
     def is_news(self, event: Event) -> bool:
         """Whether it was not told yet: the row may have been ahead of the bus."""
         if isinstance(event, RunTriggered):
             return self._state is None
-        return not isinstance(event, RunStarted) or event.generation != self._generation
+        if isinstance(event, RunProgressed):
+            if self._read_at is None or not _is_by(event.timestamp, self._read_at):
+                return True
+            return event.timestamp == self._read_at and event.progress != self._progress
+        return not isinstance(event, RunStarted) or self._generation is None or event.generation > self._generation
+
+    def note_read(self, run: Run[Any]) -> None:
+        """This row is told next."""
+        if run.progress is not None:
+            self._read_at = run.updated_at
 
     def note(self, event: Event) -> None:
         self._latest = event.timestamp

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .chores import Chores
-from .clock import EpochMs, finishes_within, unbroken, wait_event
+from .clock import LAST_INSTANT, EpochMs, finishes_within, unbroken, wait_event
 from .errors import describe
 from .events import RunFailed, RunStale, WorkerFailed, logger
 from .execution import Execution, Interruption
@@ -32,7 +32,7 @@ BEFORE_ALL = EpochMs(-1)
 IDLE_SECONDS = 2.0
 """A worker that has had no run for so long is idle."""
 
-HEAD_START_MS = 50
+HEAD_START_SECONDS = 0.05
 """By so much the instance where there is something new to do is ahead of the others."""
 
 ERROR_PAUSE_SECONDS = 1.0
@@ -78,7 +78,8 @@ class Worker:
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
-        self._claims_from = BEFORE_ALL
+        self._head_start: asyncio.TimerHandle | None = None
+        self._latest = LAST_INSTANT
         self._told_at_work: set[str] = set()
         self._is_held = False
         self._idle_since: EpochMs | None = None
@@ -107,6 +108,9 @@ class Worker:
 
     def wake(self) -> None:
         """Look for work now."""
+        if self._head_start is not None:
+            self._head_start.cancel()
+            self._head_start = None
         self._wake.set()
 
     def wake_later(self) -> None:
@@ -114,9 +118,9 @@ class Worker:
 
         Its page is the one in use; a page that is hidden would go about it more slowly.
         """
-        self._claims_from = EpochMs(self._services.clock.now() + HEAD_START_MS)
-        if self.is_started:
-            asyncio.get_running_loop().call_later(HEAD_START_MS / 1000, self._wake.set)
+        # One that has been given is not prolonged: news may come all the time.
+        if self.is_started and self._head_start is None:
+            self._head_start = asyncio.get_running_loop().call_later(HEAD_START_SECONDS, self.wake)
 
     async def end_cancelled(self, run_id: str) -> None:
         """Stop executing a run that has been cancelled; returns when the ends of its steps are told."""
@@ -230,7 +234,7 @@ class Worker:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
-        elif now - self._idle_since >= IDLE_SECONDS * 1000:
+        elif not 0 <= now - self._idle_since < IDLE_SECONDS * 1000:
             await self._release()
 
     async def _work_loop(self) -> None:
@@ -262,6 +266,9 @@ class Worker:
         """Free the runs of the dead, see to the schedules, then claim up to `slots`."""
         store, now = self._services.store, self._services.clock.now()
         mine = self._at_work()
+        if now < self._latest:
+            await store.make_due(now)
+        self._latest = now
         overdue = EpochMs(now - int(self._options.stale_threshold * 1000))
         names = self._registry.names
         glance = await store.glance(self.id, mine, names, overdue=overdue, now=now)
@@ -273,7 +280,7 @@ class Worker:
             changed |= bool(await store.unpark(dead))
         if glance.schedules_due:
             changed |= await self._chores.fire_schedules(now)
-        if slots <= 0 or self._stopping or now < self._claims_from or not (glance.claimable or changed):
+        if slots <= 0 or self._stopping or self._head_start is not None or not (glance.claimable or changed):
             await self._chores.when_idle(now)
             return []
         if not self._is_held:
@@ -349,8 +356,8 @@ class Worker:
 
     async def _heartbeat_loop(self) -> None:
         while True:
-            self._claims_in_doubt.clear()
             await wait_event(self._services.clock, self._claims_in_doubt, self._options.heartbeat_interval)
+            self._claims_in_doubt.clear()  # before the store is asked: what comes meanwhile is asked next
             try:
                 await self._beat()
             except Exception as error:  # noqa: BLE001 - as in the work loop

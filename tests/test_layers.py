@@ -20,6 +20,7 @@ LAYERS: list[set[str]] = [
     {"queries", "ledger_queries", "rows", "store", "ledger", "migrations", "storage"},
     {
         "calls",
+        "deadlines",
         "schedules",
         "services",
         "session",

@@ -4,7 +4,8 @@
  * Pyodide looks into an "interrupt buffer" every few dozen bytecodes. That is meant to be shared memory, which pages have
  * only with special HTTP headers. Where a file can have several handles, one of them does as well: reading it takes less
  * than a microsecond, and is done at every `LOOKS`-th look. What is written is the id of the run to be interrupted.
- * Where it cannot, there is no interrupting, and what blocks is ended with its worker.
+ * Where it cannot, there is no interrupting, and what blocks is ended with its worker. Python itself may ask to be
+ * interrupted at some moment, if it is still busy then: a timeout has passed.
  *
  * @module
  */
@@ -26,6 +27,7 @@ export class Interrupts {
   #bytes = new Uint8Array(ID_LENGTH)
   #looks = 0
   #offeredAt = -Infinity
+  #deadline = Infinity
 
   /**
    * @param {any} pyodide @param {string} name  of the worker
@@ -55,13 +57,19 @@ export class Interrupts {
   get 0() {
     if (++this.#looks % LOOKS) return 0
     this.#handle.read(this.#bytes, { at: 0 })
-    if (!this.#bytes[0] || performance.now() < this.#offeredAt + AGAIN_MS) return 0
-    this.#offeredAt = performance.now()
+    const now = performance.now()
+    if ((!this.#bytes[0] && now < this.#deadline) || now < this.#offeredAt + AGAIN_MS) return 0
+    this.#offeredAt = now
     return SIGINT
   }
 
   /** Pyodide resets what it has read. */
   set 0(_) {}
+
+  /** Interrupt whatever is at work so many milliseconds from now; `Infinity` for never. @param {number} milliseconds */
+  lookIn(milliseconds) {
+    this.#deadline = performance.now() + milliseconds
+  }
 
   /** The run that is to be interrupted, or nothing. @returns {string} */
   wanted() {

@@ -93,6 +93,7 @@ export class Port {
    * @param {string} path @param {string} runId @returns {Promise<Response>}
    */
   async cancelRun(path, runId) {
+    const worker = this.#worker
     const answered = this.send(path, { method: "POST", body: "{}" })
     if (!this.#isReady) return await answered
     const late = Symbol("late")
@@ -101,10 +102,13 @@ export class Port {
     if (this.#active.includes(runId)) {
       if (await this.#interrupted(runId, answered)) return await answered
       answered.catch(() => {}) // it is refused as soon as its worker is ended
-      return await this.#endAndCancel(runId)
+      // Another cancel may have ended it by now, and there is another one.
+      return this.#worker === worker && this.#isReady ? await this.#endAndCancel(runId) : await this.#cancelByDeputy(runId)
     }
-    // The worker is busy with another run, which it keeps. In time it will answer; the deputy may be faster.
-    return await Promise.any([answered, this.#cancelByDeputy(runId)])
+    // The worker is busy with another run, which it keeps. In time it will answer; the deputy may be faster. Whichever is
+    // the slower finds the run cancelled and refuses, so what counts is the one that did it.
+    const answers = [answered, this.#cancelByDeputy(runId)]
+    return await Promise.any(answers.map(done)).catch(() => Promise.any(answers)).catch(() => answered)
   }
 
   /** End the worker, and all that waits for it. */
@@ -141,6 +145,8 @@ export class Port {
           this.#onBoot?.(data.booting)
         } else if (data.failed) {
           reject(new DurablyError(data.failed.name, data.failed.status, data.failed.message))
+        } else if (data.dead && !this.#isReady) {
+          reject(new DurablyError("DurablyError", 500, `Python broke down while it started: ${data.dead}`))
         } else if (data.ready) {
           worker.onerror = null // from here on an error of the worker is the page's to see
           this.#isReady = true
@@ -193,10 +199,12 @@ export class Port {
   async #interrupted(runId, answered) {
     if (this.#interrupts === null) return false
     const deputy = new Deputy()
+    const asked = deputy.ask({ interrupt: { name: this.#interrupts, runId } })
+    const heard = answered.then(() => true, () => false)
     try {
       const late = pause(INTERRUPT_PATIENCE_MS).then(() => false)
-      deputy.ask({ interrupt: { name: this.#interrupts, runId } }).catch(reportError)
-      return await Promise.race([answered.then(() => true), late])
+      // The deputy's own answer tells nothing but a failure, after which there is nothing to wait for.
+      return await Promise.race([heard, late, asked.then(() => heard, () => false)])
     } finally {
       deputy.end()
     }
@@ -204,13 +212,15 @@ export class Port {
 
   /** End the worker that a run blocks, cancel the run, and boot another worker. @param {string} runId */
   async #endAndCancel(runId) {
+    const worker = this.#worker
     this.#endWorker()
     try {
       return await this.#cancelByDeputy(runId)
     } catch (error) {
       return problem("StorageError", 503, `Run ${runId} could not be cancelled: ${error instanceof Error ? error.message : error}.`)
     } finally {
-      if (this.#closed === "no") this.#replace()
+      // The page may have gone and come back meanwhile, and have another one.
+      if (this.#closed === "no" && this.#worker === worker) this.#replace()
     }
   }
 
@@ -330,6 +340,13 @@ function firstResult(reply) {
   const results = JSON.parse(typeof reply === "string" ? reply : new TextDecoder().decode(reply[0]))
   if (results.error) throw new Error(results.error[1])
   return results[0]
+}
+
+/** The answer, if it is that the thing was done. @param {Promise<Response>} answer */
+async function done(answer) {
+  const response = await answer
+  if (!response.ok) throw new Error(`answered ${response.status}`)
+  return response
 }
 
 function gone() {

@@ -31,7 +31,8 @@ class BootError extends Error {
   }
 }
 
-preparePulse()
+void preparePulse()
+
 /** @type {Promise<any>} */
 const pyodideBoot = bootPyodide()
 // A failure is reported when the page's `start` is answered, not as an unhandled rejection before it.

@@ -52,7 +52,8 @@ class WebLocks:
             navigator.locks.request(PREFIX + worker_id, create_once_callable(granted))
 
         await Promise.new(create_once_callable(wait_for_grant))
-        _start_pulse(self._channel_name, worker_id)
+        # A step may block this worker from its first moment on: by then the pulse must beat.
+        await _start_pulse(self._channel_name, worker_id)
 
     async def release(self, worker_id: str) -> None:
         _stop_pulse()
@@ -111,11 +112,11 @@ class WebLocks:
         return controller
 
 
-def _start_pulse(channel: str, worker_id: str) -> None:
+async def _start_pulse(channel: str, worker_id: str) -> None:
     # The page's worker, or the loader in the wheel, has put the bridge there under this name.
     import durably_bridge  # type: ignore[import-not-found]  # made of JavaScript when the worker starts
 
-    durably_bridge.startPulse(channel, message(worker_id, "alive", worker=worker_id), PULSE_SECONDS * 1000)
+    await durably_bridge.startPulse(channel, message(worker_id, "alive", worker=worker_id), PULSE_SECONDS * 1000)
 
 
 def _stop_pulse() -> None:

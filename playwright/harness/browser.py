@@ -195,6 +195,17 @@ class Browser:
             devtools.send("Target.sendMessageToTarget", {"sessionId": session, "message": crash})
         return at
 
+    def renderer(self, tab: Tab) -> int:
+        """The process behind a tab of Chromium: the one that works when its page is at work."""
+        before = self._work_of_renderers()
+        tab.js("() => { const end = performance.now() + 300; while (performance.now() < end); }")
+        after = self._work_of_renderers()
+        return max(after, key=lambda process_id: after[process_id] - before.get(process_id, 0))
+
+    def _work_of_renderers(self) -> dict[int, float]:
+        found = self._devtools().send("SystemInfo.getProcessInfo")["processInfo"]
+        return {process["id"]: process["cpuTime"] for process in found if process["type"] == "renderer"}
+
     def kill(self) -> None:
         """End the browser's processes at once, as a power cut would end them."""
         if self.engine.kind == "firefox":

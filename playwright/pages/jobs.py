@@ -13,7 +13,7 @@ from js import XMLHttpRequest
 from pydantic import BaseModel
 from pyodide.http import pyfetch
 
-from durably import StepContext, UserTransaction, job
+from durably import Retry, StepContext, StepTimeoutError, UserTransaction, job
 
 MODULUS = 1_000_003
 
@@ -75,6 +75,38 @@ def loop(work: Work, value: int) -> int:
         sum(range(10**15))
     while True:
         value += 1
+
+
+@job
+async def thinks_at_once(step: StepContext, work: Work) -> int:
+    """The plain step of `think`, with nothing before it."""
+    return await step.run("think", compute, work, 1)
+
+
+@job
+async def gives_up(step: StepContext, work: Work) -> str:
+    """A plain step without an end, which has half a second, twice."""
+    try:
+        in_time = step.with_options(timeout=0.5, retry=Retry(attempts=2, delay=0.01))
+        await in_time.run("loop", loop, work, 1)
+    except StepTimeoutError as error:
+        return await step.run("give-up", str, error)
+    return "it ended"
+
+
+@job(timeout=1)
+async def is_given_up(step: StepContext, work: Work) -> int:
+    """A plain step without an end, in a job that has a second."""
+    return await step.run("loop", loop, work, 1)
+
+
+@job
+async def naps(step: StepContext, work: Work) -> str:
+    """Sleeps durably."""
+    await note(work.ledger, "asleep")
+    await step.sleep("nap", work.seconds)
+    await note(work.ledger, "awake")
+    return "rested"
 
 
 @job
