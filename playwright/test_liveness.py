@@ -16,14 +16,22 @@ from harness.server import Ledger, Server
 STALE_SECONDS = 3.0
 WORKER_LOCKS = """() => navigator.locks.query().then(({ held }) =>
   held.map(({ name }) => name).filter(name => name.startsWith("durably:worker:")))"""
+IS_COMMITTING = """() => navigator.locks.query().then(({ held }) => held.some(({ name }) => name.endsWith("#write")))"""
 SET_CLOCK = "seconds => new BroadcastChannel('the-clock').postMessage(seconds)"
 
 
 @contextmanager
-def suspended(process_id: int) -> Iterator[None]:
-    """What a system does to a tab that it puts to sleep: nothing in it goes on, and nothing of it is taken away."""
+def suspended(process_id: int, other: Tab) -> Iterator[None]:
+    """What a system does to a tab that it puts to sleep: nothing in it goes on, and nothing of it is taken away.
+
+    Not in the middle of a commit, though, when nobody else can write before it has gone on: `other` can see that.
+    """
     os.kill(process_id, signal.SIGSTOP)
     try:
+        while other.js(IS_COMMITTING):
+            os.kill(process_id, signal.SIGCONT)
+            other.page.wait_for_timeout(17)
+            os.kill(process_id, signal.SIGSTOP)
         yield
     finally:
         os.kill(process_id, signal.SIGCONT)
@@ -48,7 +56,7 @@ def test_a_suspended_tab_is_replaced_after_the_threshold_and_can_do_no_harm_when
     assert browser.renderer(second) != process_id, "one process for both tabs: suspending it would stop the test"
     first.js("() => { window.all = []; durably.on('*', event => all.push(event)) }")
 
-    with suspended(process_id):
+    with suspended(process_id, second):
         since = time.monotonic()
         before = len(ledger.names())
         second.page.wait_for_timeout(1000 * (STALE_SECONDS - 0.5))

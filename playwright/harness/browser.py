@@ -44,6 +44,8 @@ class Engine:
     """Whose it is."""
     pages: str = "/t/"
     """Where its pages are: below `/coop/`, durably's worker finds that a file cannot be opened twice at once."""
+    keeps_pages: bool = False
+    """Whether Chromium keeps a page for the way back, as it does for its users; Playwright turns that off."""
     preferences: dict[str, str | float | bool] = field(default_factory=dict)
     """Firefox's, beside those of all."""
 
@@ -68,6 +70,7 @@ ENGINES = {
     for engine in (
         Engine("chromium"),
         Engine("chromium-coop", pages="/coop/"),
+        Engine("chromium-that-keeps-pages", keeps_pages=True),
         Engine("firefox", "firefox"),
         Engine(
             "firefox-without-jspi", "firefox", preferences={"javascript.options.wasm_js_promise_integration": False}
@@ -165,7 +168,10 @@ class Browser:
                 env={**os.environ, "MOZ_HEADLESS": "1"},
             )
         return self._type.launch_persistent_context(
-            self._profile, executable_path=os.environ.get("DURABLY_CHROMIUM") or None, args=[*FLAGS, HOSTS]
+            self._profile,
+            executable_path=os.environ.get("DURABLY_CHROMIUM") or None,
+            args=[*FLAGS, HOSTS],
+            ignore_default_args=["--disable-back-forward-cache"] if self.engine.keeps_pages else None,
         )
 
     def tab(self, path: str = "/t/job.html", *, host: str = "127.0.0.1", until: str = "window.ready") -> Tab:
