@@ -47,6 +47,39 @@ def test_a_step_that_cannot_be_interrupted_is_ended_with_its_worker(browser: Bro
     assert tab.follow(again)["output"] == chain_output(1)
 
 
+def test_another_tab_can_cancel_a_step_that_never_ends(browser: Browser, server: Server) -> None:
+    endless, other = server.new_ledger(), server.new_ledger()
+    first, second = browser.tab(), browser.tab()
+    first.connect(other.url)
+    second.connect()
+    run_id = first.trigger("never-ends", {"ledger": endless.url})
+    endless.wait_for("step", "loop")
+
+    second.js("id => durably.cancel(id)", run_id)
+
+    again = first.trigger("chain", {"ledger": other.url, "steps": 2})
+    assert first.follow(again)["output"] == chain_output(2)
+    assert first.run(run_id)["status"] == "cancelled"
+    assert endless.names() == ["before", "loop"]
+
+
+def test_a_step_that_does_not_let_itself_be_cancelled_is_ended_with_its_worker(
+    browser: Browser, ledger: Ledger
+) -> None:
+    tab = browser.tab()
+    tab.connect(ledger.url)
+    tab.js("window.worker = durably.worker")
+    run_id = tab.trigger("is-stubborn", {"ledger": ledger.url})
+    ledger.wait_for("step", "stays")
+
+    tab.js(CANCEL, run_id)
+
+    assert tab.run(run_id)["status"] == "cancelled"
+    tab.page.wait_for_function("durably.worker !== window.worker", timeout=20_000)
+    again = tab.trigger("chain", {"ledger": ledger.url, "steps": 1})
+    assert tab.follow(again)["output"] == chain_output(1)
+
+
 def test_cancelling_a_run_does_not_end_a_worker_that_is_busy_with_another(browser: Browser, server: Server) -> None:
     busy, other = server.new_ledger(), server.new_ledger()
     tab = browser.tab()

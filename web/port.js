@@ -15,6 +15,8 @@ import { allMarked, leaveMark, marked } from "./marks.js"
 const URGENT_PATIENCE_MS = 200
 /** How long an interrupted worker may take to answer, before it is ended. */
 const INTERRUPT_PATIENCE_MS = 600
+/** How long a step may go on after its run was cancelled, while its worker is not blocked, before the worker is ended. */
+const IGNORED_MS = 5000
 /** How long the deputy may take. */
 const DEPUTY_PATIENCE_MS = 5000
 const JSON_HEADERS = { "content-type": "application/json" }
@@ -46,6 +48,7 @@ export class Port {
   /** @type {string | null} the name by which the worker can be interrupted */ #interrupts = null
   /** @type {string[]} the runs that the worker executes */ #active = []
   /** @type {"no" | "yes" | "frozen"} */ #closed = "no"
+  /** @type {BroadcastChannel | null} what the tabs of the database tell each other */ #tabs = null
   #lastId = 0
   /** @type {Map<number, Waiting>} */ #waiting = new Map()
   #encoder = new TextEncoder()
@@ -98,7 +101,10 @@ export class Port {
     if (!this.#isReady) return await answered
     const late = Symbol("late")
     const first = await Promise.race([answered, pause(URGENT_PATIENCE_MS).then(() => late)])
-    if (first !== late) return await answered
+    if (first !== late) {
+      if ((await answered).ok) void this.#seeToItsEnd(runId)
+      return await answered
+    }
     if (this.#active.includes(runId)) {
       if (await this.#interrupted(runId, answered)) return await answered
       answered.catch(() => {}) // it is refused as soon as its worker is ended
@@ -117,6 +123,7 @@ export class Port {
     removeEventListener("pagehide", this.#leave)
     removeEventListener("pageshow", this.#comeBack)
     this.#endWorker()
+    this.#leaveTabs()
     for (const { refuse, stream } of this.#waiting.values()) {
       refuse(gone())
       stream?.error(gone())
@@ -127,6 +134,8 @@ export class Port {
   // -- the worker's life ------------------------------------------------------------------------------
 
   #newWorker() {
+    this.#tabs ??= new BroadcastChannel(`durably:${this.#options.database}`)
+    this.#tabs.onmessage = ({ data }) => this.#overhear(data)
     const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "durably" })
     this.#onWorker(worker)
     return worker
@@ -187,6 +196,12 @@ export class Port {
   #leave = () => {
     this.#closed = "frozen"
     this.#endWorker()
+    this.#leaveTabs()
+  }
+
+  #leaveTabs() {
+    this.#tabs?.close()
+    this.#tabs = null
   }
 
   #comeBack = (/** @type {PageTransitionEvent} */ { persisted }) => {
@@ -208,6 +223,32 @@ export class Port {
     } finally {
       deputy.end()
     }
+  }
+
+  /** See to it that a run which has been cancelled does end here, whatever its step makes of it. @param {string} runId */
+  async #seeToItsEnd(runId) {
+    const worker = this.#worker
+    const goesOn = () => this.#worker === worker && this.#active.includes(runId)
+    await pause(URGENT_PATIENCE_MS)
+    if (!goesOn()) return
+    const answered = this.send("/runs?limit=1")
+    answered.catch(() => {}) // it only shows whether the worker hears anything
+    const isBlocked = await Promise.race([answered.then(() => false, () => false), pause(URGENT_PATIENCE_MS).then(() => true)])
+    if (isBlocked) await this.#interrupted(runId, answered)
+    else await pause(IGNORED_MS)
+    if (goesOn() && this.#closed === "no") {
+      this.#endWorker()
+      this.#replace()
+    }
+  }
+
+  /** What a tab tells the others, as `durably/neighbours.py` describes it. @param {unknown} text */
+  #overhear(text) {
+    if (typeof text !== "string" || !text.startsWith('{"durably":1,') || !text.includes('"run:cancel"')) return
+    const { type, facts } = JSON.parse(text)
+    if (type !== "run:cancel") return
+    const [runId] = JSON.parse(facts.run_id)
+    if (this.#active.includes(runId)) void this.#seeToItsEnd(runId)
   }
 
   /** End the worker that a run blocks, cancel the run, and boot another worker. @param {string} runId */
@@ -248,12 +289,10 @@ export class Port {
 
   /** Tell every tab, as `durably/neighbours.py` would. @param {CancelledRun[]} cancelled */
   #announce(cancelled) {
-    const tabs = new BroadcastChannel(`durably:${this.#options.database}`)
     for (const { id, job_name, labels } of cancelled) {
       const facts = { run_id: JSON.stringify([id]), job_name: JSON.stringify([job_name]), labels: `[${labels}]` }
-      tabs.postMessage(JSON.stringify({ durably: 1, from: "deputy", kind: "event", type: "run:cancel", at: Date.now(), facts }))
+      this.#tabs?.postMessage(JSON.stringify({ durably: 1, from: "deputy", kind: "event", type: "run:cancel", at: Date.now(), facts }))
     }
-    tabs.close()
   }
 
   // -- messages ----------------------------------------------------------------------------------------

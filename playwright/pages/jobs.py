@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from time import perf_counter
 
 from js import XMLHttpRequest
@@ -107,6 +108,19 @@ async def naps(step: StepContext, work: Work) -> str:
     await step.sleep("nap", work.seconds)
     await note(work.ledger, "awake")
     return "rested"
+
+
+@job
+async def is_stubborn(step: StepContext, work: Work) -> None:
+    """An async step that does not let itself be cancelled."""
+    await step.run("stays", stay, work)
+
+
+async def stay(work: Work) -> None:
+    await note(work.ledger, "stays")
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
 
 
 @job
