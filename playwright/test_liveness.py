@@ -214,7 +214,7 @@ def test_a_plain_step_that_blocks_is_ended_at_its_timeout(browser: Browser, serv
     assert tab.js("durably.worker === window.worker"), "nothing else was disturbed"
     times = [entry.at for entry in endless.entries]
     print(f"an endless step with a timeout of 500 ms was ended after {1000 * (times[1] - times[0]):.0f} ms")
-    assert times[1] - times[0] < 1
+    assert times[1] - times[0] < 3
 
 
 def test_a_plain_step_that_blocks_is_ended_with_its_jobs_timeout(browser: Browser, ledger: Ledger) -> None:
