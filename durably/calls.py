@@ -42,6 +42,11 @@ async def interruptible(work: Awaitable[T]) -> T:
         raise DurablyError("it was interrupted because it kept its worker busy, and nobody has cancelled it") from error
 
 
+async def put(values: list[T], work: Awaitable[T]) -> None:
+    """Do work of a job, and put what it gives into a list."""
+    values.append(await interruptible(work))
+
+
 class UserTransaction:
     """What the function of `step.transaction` is given."""
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
-from .calls import UserTransaction, call, call_in_place, interruptible
+from .calls import UserTransaction, call, call_in_place, interruptible, put
 from .clock import EpochMs, finishes_within, instant_after, to_datetime, to_seconds, unbroken
 from .codec import is_text
 from .deadlines import deadline
@@ -361,11 +361,12 @@ class StepContext:
         """What the step's function gives. Its commit is not counted: once that is under way the step is done."""
         if self._options.timeout is None:
             return await work
+        values: list[Any] = []
         with deadline(self._options.timeout):
-            task = asyncio.ensure_future(interruptible(work))
-            if not await finishes_within(self._session.services.clock, task, self._options.timeout):
+            # Not a task yet: the timer is to be set before the work begins, which may block the loop.
+            if not await finishes_within(self._session.services.clock, put(values, work), self._options.timeout):
                 raise StepTimeoutError(name, self._options.timeout)
-        return task.result()
+        return values[0]
 
     def _completed(self, checkpoint: Checkpoint, output: str | bytes) -> Checkpoint:
         session = self._session
