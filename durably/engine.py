@@ -29,6 +29,7 @@ from .records import StorageInfo
 from .services import Services
 from .storage import export_image, import_image
 from .store import Store
+from .versions import VersionedDatabase
 from .worker import Worker, WorkerOptions
 
 Jobs = Mapping[str, JobDefinition[Any, Any]] | Iterable[JobDefinition[Any, Any]]
@@ -147,9 +148,10 @@ class Durably(Runs):
         self._registry = Registry()
         self._rules = rules
         self._liveness = liveness
+        versioned = VersionedDatabase(database)
         self._services = Services(
-            store=Store(database),
-            ledger=Ledger(database),
+            store=Store(versioned),
+            ledger=Ledger(versioned),
             bus=EventBus(lambda: to_datetime(clock.now())),
             clock=clock,
             ids=Ids(clock),
@@ -262,7 +264,7 @@ class Durably(Runs):
         `StorageError` for one that is no database or cannot be written.
         """
         async with self._migrating:
-            await migrate(self._services.store, self._services.clock)
+            await migrate(Store(self._database), self._services.clock)
         self._neighbours.open()
 
     def start(self, worker_id: str | None = None) -> None:

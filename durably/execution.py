@@ -16,7 +16,16 @@ from typing import Any
 from .calls import executing_run, interruptible
 from .clock import finishes_within, unbroken
 from .deadlines import Deadline, deadline
-from .errors import DurablyError, LeaseLostError, RunTimeoutError, StorageError, StoreFailedError, describe, leaves
+from .errors import (
+    DurablyError,
+    LeaseLostError,
+    RunTimeoutError,
+    SchemaVersionError,
+    StorageError,
+    StoreFailedError,
+    describe,
+    leaves,
+)
 from .events import RunCompleted, RunFailed, RunStarted, logger
 from .jobs import JobDefinition
 from .records import Progress, RunStatus
@@ -165,6 +174,8 @@ class Execution:
         self._stop_watching()
         refused = next((leaf for leaf in leaves(error) if isinstance(leaf, StoreFailedError)), None)
         if refused is not None:
+            if isinstance(refused.cause, SchemaVersionError):
+                await self._hand_back(session)
             # Not the job's fault. The worker takes the run for an orphan and frees it when it can write.
             raise refused.cause from error
         if isinstance(error, KeyboardInterrupt):

@@ -17,6 +17,9 @@ CREATE TABLE IF NOT EXISTS durably_schema_versions (
 """
 HAS_SCHEMA_VERSIONS = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'durably_schema_versions'"
 SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM durably_schema_versions"
+# Breaks off its transaction where the file is newer than what is known: the text that `json` is given there is none.
+REQUIRE_VERSION = """SELECT json('the schema has version ' || version)
+FROM durably_schema_versions WHERE version > :known"""
 RECORD_VERSION = "INSERT INTO durably_schema_versions (version, applied_at) VALUES (:version, :now)"
 
 # --- runs: storing and finding --------------------------------------------------------------------

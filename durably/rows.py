@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from .clock import EpochMs
 from .database import Row
@@ -120,16 +120,22 @@ class Glance:
     parkers: set[str]
     """Other workers in which runs are parked that are due."""
     schedules_due: bool
+    schema_version: int
+
+
+# A newer durably, in another tab, may have added columns.
+_RUN_COLUMNS = frozenset(field.name for field in fields(StoredRun))
+_STEP_COLUMNS = frozenset(field.name for field in fields(StoredStep))
 
 
 def stored_run(row: Row) -> StoredRun:
-    columns = dict(zip(row.keys(), row, strict=True))
+    columns = {name: value for name, value in zip(row.keys(), row, strict=True) if name in _RUN_COLUMNS}
     columns["status"] = RunStatus(columns["status"])
     return StoredRun(**columns)
 
 
 def stored_step(row: Row) -> StoredStep:
-    return StoredStep(**dict(zip(row.keys(), row, strict=True)))
+    return StoredStep(**{name: value for name, value in zip(row.keys(), row, strict=True) if name in _STEP_COLUMNS})
 
 
 def json_list(values: Collection[str]) -> str:

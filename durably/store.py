@@ -100,17 +100,19 @@ class Store:
     ) -> Glance:
         """Look, without a lock, whether there is anything to do for a worker that executes the runs of `mine`."""
         names = json_list(job_names)
-        claimable, owners, parkers, schedules = await self.database.execute(
+        claimable, owners, parkers, schedules, version = await self.database.execute(
             Statement(sql.ANY_CLAIMABLE, {"now": now, "job_names": names, "worker_id": worker_id, "overdue": overdue}),
             Statement(sql.OTHER_OWNERS, {"mine": json_list(mine)}),
             Statement(sql.OTHER_PARKERS, {"worker_id": worker_id, "now": now}),
             Statement(ANY_SCHEDULE_DUE, {"now": now}),
+            Statement(sql.SCHEMA_VERSION),
         )
         return Glance(
             claimable=bool(claimable.rows[0][0]),
             owners={row["worker_id"]: EpochMs(row["heartbeat_at"]) for row in owners.rows},
             parkers={row[0] for row in parkers.rows},
             schedules_due=bool(schedules.rows[0][0]),
+            schema_version=int(version.rows[0][0]),
         )
 
     async def make_due(self, now: EpochMs) -> None:

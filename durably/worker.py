@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 from .chores import Chores
 from .clock import LAST_INSTANT, EpochMs, finishes_within, unbroken, wait_event
-from .errors import describe
+from .errors import SchemaVersionError, describe
 from .events import RunFailed, RunStale, WorkerFailed, logger
 from .execution import Execution, Interruption
 from .jobs import Registry
 from .liveness import Liveness
+from .migrations import require_known
 from .records import RunStatus
 from .rows import StoredRun
 from .services import Services
@@ -87,6 +88,7 @@ class Worker:
         self._stop_beat: Callable[[], None] | None = None
         self._by_hand = 0
         self._keepers: set[asyncio.Task[None]] = set()
+        self._retirement: asyncio.Task[None] | None = None
         self.stops = 0
         """How often it was stopped; what claims by hand ends with that."""
 
@@ -243,11 +245,22 @@ class Worker:
             pause = self._options.polling_interval
             try:
                 await self._look_for_work(self._options.max_concurrent_runs)
+            except SchemaVersionError as error:
+                self._report(error, "looking for work")
+                self._retirement = asyncio.ensure_future(self._retire())
+                return
             except Exception as error:  # noqa: BLE001 - the loop outlives a storage that fails for a while
                 self._report(error, "looking for work")
                 pause = max(pause, ERROR_PAUSE_SECONDS)
             if not self._stopping:
                 await wait_event(self._services.clock, self._wake, pause)
+
+    async def _retire(self) -> None:
+        """Stop for good: whoever has the newer durably goes on with the runs, beginning now."""
+        try:
+            await self.stop(timeout=0)
+        except Exception as error:  # noqa: BLE001 - nobody waits for this; the lock is free, so the runs are as well
+            self._report(error, "handing its runs back")
 
     async def _look_for_work(self, slots: int) -> list[Execution]:
         """Claim what fits into `slots` and begin it.
@@ -272,6 +285,7 @@ class Worker:
         overdue = EpochMs(now - int(self._options.stale_threshold * 1000))
         names = self._registry.names
         glance = await store.glance(self.id, mine, names, overdue=overdue, now=now)
+        require_known(store.database.name, glance.schema_version)
         changed = False
         if glance.owners:
             changed |= await self._reclaim(glance.owners, mine, now)

@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"errors", "records", "events"},
     {"clock", "ids", "codec", "retry"},
     {"database", "databases", "databases.sqlite", "databases.opfs"},
-    {"queries", "ledger_queries", "rows", "store", "ledger", "migrations", "storage"},
+    {"queries", "ledger_queries", "rows", "store", "ledger", "migrations", "storage", "versions"},
     {
         "calls",
         "deadlines",

@@ -405,7 +405,7 @@ function problem(name, status, sentence) {
 /** A request of the bridge with its open parameters filled in. @param {string} request @param {Record<string, unknown>} values */
 function filledIn(request, values) {
   const [mode, statements] = JSON.parse(request)
-  const filled = (/** @type {object} */ open) => Object.fromEntries(Object.keys(open).map((name) => [name, values[name]]))
+  const filled = (/** @type {object} */ open) => Object.fromEntries(Object.entries(open).map(([name, value]) => [name, value ?? values[name]]))
   return JSON.stringify([mode, statements.map((/** @type {[string, object]} */ [sql, open]) => [sql, filled(open)])])
 }
 

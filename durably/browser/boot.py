@@ -17,7 +17,8 @@ from ..events import logger
 from ..http import create_durably_handler
 from ..jobs import JobDefinition
 from ..ledger import cancel_statements
-from ..queries import RUN_BY_ID
+from ..migrations import newest_version
+from ..queries import REQUIRE_VERSION, RUN_BY_ID
 from . import interrupts, page
 from .port import Port, Post
 
@@ -67,9 +68,10 @@ def cancel_requests() -> list[str]:
     Requests of the bridge, whose parameters `id`, `run_id` and `now` are left open.
     """
     find = Statement(RUN_BY_ID, {"id": None})
+    cancel = [*cancel_statements(None, None), Statement(REQUIRE_VERSION, {"known": newest_version()})]
     return [
         json.dumps([mode, [[one.sql, one.params] for one in statements]])
-        for mode, statements in (("read", [find]), ("write", cancel_statements(None, None)))
+        for mode, statements in (("read", [find]), ("write", cancel))
     ]
 
 

@@ -41,15 +41,25 @@ def split_statements(sql: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
-async def migrate(store: Store, clock: Clock) -> None:
-    """Bring the database to the newest schema. Raises `SchemaVersionError` if it is newer than that."""
-    newest = migrations()[-1].version
-    present = await store.schema_version()
-    if present > newest:
+def newest_version() -> int:
+    """The version of the schema that this durably brings."""
+    return migrations()[-1].version
+
+
+def require_known(database_name: str, version: int) -> None:
+    """Raise `SchemaVersionError` if this version of a file's schema is newer than this durably."""
+    newest = newest_version()
+    if version > newest:
         raise SchemaVersionError(
-            f"{store.database.name} has schema version {present}, this durably knows {newest}: "
+            f"{database_name} has schema version {version}, this durably knows {newest}: "
             "it was written by a newer version and is left untouched; update durably (in a page: reload)"
         )
+
+
+async def migrate(store: Store, clock: Clock) -> None:
+    """Bring the database to the newest schema. Raises `SchemaVersionError` if it is newer than that."""
+    present = await store.schema_version()
+    require_known(store.database.name, present)
     for migration in migrations():
         if migration.version > present:
             await store.apply_migration(migration.version, migration.statements, clock.now())
