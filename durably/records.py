@@ -143,3 +143,6 @@ class StorageInfo:
     """Whether the browser has promised not to clear the site's data; `None` where nobody would."""
     sqlite_version: str
     state: str = "ready"
+    """How the storage is. In a browser `persistent`, or `best-effort` where the site's data may be cleared when space
+    is short; else `ready`. Then there are `full` (the last write found no space), `waiting for another tab`, and
+    `corrupt: set aside as NAME`: the database was damaged, and a new one was begun."""

@@ -22,11 +22,15 @@ const OPEN_MAIN_DB = 0x100, OPEN_MAIN_JOURNAL = 0x800
 const IOCAP_UNDELETABLE_WHEN_OPEN = 0x800
 
 const JOURNAL = "-journal"
+/** How long the browser may take to open a file. */
+const ANSWER_MS = 5000
 
 /** @typedef {{ database: FileSystemSyncAccessHandle, journal: FileSystemSyncAccessHandle }} Handles */
 
 export class CoopVFS extends FacadeVFS {
   /** What the file system threw last. @type {unknown} */ lastError = null
+  /** Whatever failed, the journal has what was there before. */
+  isDoubtful = false
   #lockName
   #files
   /** @type {Handles | null} */ #handles = null
@@ -74,6 +78,12 @@ export class CoopVFS extends FacadeVFS {
     this.#release()
   }
 
+  /** Let others have the store, whose files are not ours any more: Chromium hangs where such a handle is closed. */
+  abandon() {
+    this.#handles = null
+    this.#release()
+  }
+
   /** Nothing goes on by itself here. */
   async settle() {}
 
@@ -102,7 +112,7 @@ export class CoopVFS extends FacadeVFS {
   /** @returns {Promise<Handles>} */
   async #openBoth() {
     const names = /** @type {(keyof Handles)[]} */ (["database", "journal"])
-    const opened = await Promise.allSettled(names.map((name) => this.#files[name].createSyncAccessHandle()))
+    const opened = await Promise.allSettled(names.map((name) => handleOf(this.#files[name])))
     const handles = opened.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []))
     const failed = opened.find((one) => one.status === "rejected")
     if (failed) {
@@ -202,6 +212,24 @@ export class CoopVFS extends FacadeVFS {
       this.lastError = error
       return isQuota(error) ? SQLITE_FULL : failure
     }
+  }
+}
+
+/**
+ * A handle of a file. Of one that was deleted with all of a site's data the browser's answer never comes.
+ * @param {FileSystemFileHandle} file @returns {Promise<FileSystemSyncAccessHandle>}
+ */
+async function handleOf(file) {
+  const handle = file.createSyncAccessHandle()
+  /** @type {number | undefined} */ let timer
+  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new DOMException("", "NotFoundError")), ANSWER_MS)))
+  try {
+    return await Promise.race([handle, late])
+  } catch (error) {
+    handle.then((opened) => opened.close(), () => {})
+    throw error
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -63,6 +63,15 @@ export { DurablyError }
  * @property {string} startedAt
  * @property {string} completedAt
  *
+ * @typedef {object} StorageInfo
+ * @property {"opfs" | "file" | "memory"} kind
+ * @property {string} vfs
+ * @property {number} bytesUsed
+ * @property {number | null} quota  bytes that the browser gives the whole site
+ * @property {boolean | null} persisted  whether the browser has promised not to clear the site's data
+ * @property {string} sqliteVersion
+ * @property {string} state  `persistent`, `best-effort`, `full`, `waiting for another tab`, `corrupt: set aside as NAME`
+ *
  * @typedef {{ type: string, timestamp: string, sequence: number, runId: string | null, jobName: string | null, [fact: string]: any }} DurablyEvent
  * @typedef {(path: string, init?: { method?: string, body?: string, signal?: AbortSignal }) => Promise<Response>} Send
  */
@@ -95,7 +104,7 @@ export async function connect(options) {
   return durably
 }
 
-/** Ask that the browser does not delete this site's files when space is short. The answer is in `storage_info()`. */
+/** Ask that the browser does not delete this site's files when space is short. The answer is in `storageInfo()`. */
 function askToPersist() {
   // Not awaited: a browser may ask its user.
   navigator.storage?.persist?.().catch(() => {}) // refused is an answer, too
@@ -207,6 +216,11 @@ export class Durably {
    */
   async signal(runId, name, payload = null) {
     await this.#json(`/signal?${query({ runId })}`, { name, payload })
+  }
+
+  /** @returns {Promise<StorageInfo>} where the database is kept, and how it is there */
+  storageInfo() {
+    return this.#json("/storage")
   }
 
   /**

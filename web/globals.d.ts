@@ -97,8 +97,9 @@ declare module "*/wa-sqlite/src/examples/OPFSWriteAheadVFS.js" {
     retryResult?: unknown;
     synchronous?: number;
     waHandles?: FileSystemSyncAccessHandle[];
+    readLock?: { release(): void };
     writeLock?: { readonly mode: "shared" | "exclusive" | null; release(): void };
-    writeAhead?: { isolateForWrite(): void; rejoin(): void };
+    writeAhead?: { isolateForWrite(): void; rejoin(): void; close(): void; checkpoint(options?: { isPassive: boolean }): Promise<void> };
   }
   export class OPFSWriteAheadVFS extends FacadeVFS {
     lastError: unknown;

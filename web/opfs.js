@@ -5,10 +5,12 @@
  */
 
 import { CoopVFS } from "./coop.js"
+import { checkSoundness, COMPANIONS, isDamage, setAside } from "./damage.js"
 import { isNamed, SQLiteError, StorageUnavailable } from "./errors.js"
 import { patiently } from "./patience.js"
 import { Presence } from "./presence.js"
 import { Connection } from "./sqlite.js"
+import { Whereabouts } from "./whereabouts.js"
 import createModule from "./wa-sqlite/dist/wa-sqlite.mjs"
 import { Factory } from "./wa-sqlite/src/sqlite-api.js"
 import { WriteAheadVFS } from "./write-ahead.js"
@@ -16,6 +18,11 @@ import { WriteAheadVFS } from "./write-ahead.js"
 const SQLITE_BUSY = 5, SQLITE_CANTOPEN = 14, SQLITE_NOTADB = 26
 const OPEN_READWRITE_CREATE = 6
 
+/**
+ * How much SQLite has flushed. `relaxed` is nothing at a commit: with a log that costs at most the last commits when the
+ * power fails, with a rollback journal it may damage the file.
+ */
+const SYNCHRONOUS = { "write-ahead": { full: "FULL", relaxed: "NORMAL" }, coop: { full: "FULL", relaxed: "OFF" } }
 /** What a SQLite file begins with. */
 const MAGIC = new TextEncoder().encode("SQLite format 3\0")
 /** Bytes of a write-ahead log with nothing in it. */
@@ -24,14 +31,24 @@ const LOG_HEADER_SIZE = 32
 const LONGEST_PATH = 512
 
 /**
- * Open a database file in OPFS.
+ * @typedef {object} Options
+ * @property {"full" | "relaxed"} [durability]  `relaxed` does not flush at each commit
+ * @property {"write-ahead" | "coop"} [vfs]  forces the choice of the file layer, for tests
+ * @property {boolean} [doubt]  whether the database may not have been left in order, so that its first user is to look
+ *   whether it is sound; default `true`
+ * @property {() => void} [onChecked]  told that it was looked at, by one who has it alone, and is sound
+ * @property {() => void} [onDamage]  told when a part that is damaged is come across later
+ */
+
+/**
+ * Open a database file in OPFS. One that is damaged is set aside under a new name, in the connection's `setAside`, and
+ * a new one takes its place.
  *
  * @param {string} name  the file's name; folders in it are made
- * @param {{ durability?: "full" | "relaxed", vfs?: "write-ahead" | "coop" }} [options]
- *   `relaxed` does not flush at each commit; `vfs` forces the choice of the file layer, for tests
+ * @param {Options} [options]
  * @returns {Promise<Connection>}
  */
-export async function openDatabase(name, { durability = "full", vfs } = {}) {
+export async function openDatabase(name, { durability = "full", vfs, doubt = true, onChecked, onDamage } = {}) {
   checkSupport()
   if (new TextEncoder().encode(name).length > LONGEST_PATH - 16) {
     throw new StorageUnavailable(`The database's name has more than ${LONGEST_PATH - 16} bytes; choose a shorter one.`)
@@ -39,8 +56,26 @@ export async function openDatabase(name, { durability = "full", vfs } = {}) {
   // The same file by another name would be another one to the locks.
   const path = name.split("/").filter(Boolean).join("/")
   const layer = vfs ?? (await chooseVfs())
-  return await patiently(() => tryToOpen(path, durability, layer), mayPass)
+  const open = () => patiently(() => tryToOpen(path, durability, layer, doubt, onChecked), mayPass)
+  // One after the other, so that one is the first: who comes second finds the file looked at.
+  const connection = await navigator.locks.request(`durably:${path}:begin`, async () => {
+    try {
+      return await open()
+    } catch (error) {
+      if (!(error instanceof Damaged)) throw error
+      const folder = await folderOf(path)
+      const aside = await patiently(() => setAside(folder, /** @type {string} */ (path.split("/").at(-1))), mayPass)
+      const connection = await open()
+      connection.setAside = aside
+      return connection
+    }
+  })
+  connection.onDamage = onDamage ?? connection.onDamage
+  return connection
 }
+
+/** A database is damaged, and nobody else has it open. */
+class Damaged extends SQLiteError {}
 
 function checkSupport() {
   if (!globalThis.isSecureContext) {
@@ -89,10 +124,13 @@ async function reach(call) {
   }
 }
 
-/** @param {string} name @param {string} durability @param {"write-ahead" | "coop"} layer */
-async function tryToOpen(name, durability, layer) {
+/**
+ * @param {string} name @param {string} durability @param {"write-ahead" | "coop"} layer
+ * @param {boolean} doubt @param {(() => void) | undefined} onChecked
+ */
+async function tryToOpen(name, durability, layer, doubt, onChecked) {
   const folder = await folderOf(name)
-  await checkLeftovers(folder, name, layer)
+  const isNew = await checkLeftovers(folder, name, layer)
   const module = await createModule()
   const api = Factory(module)
   const vfs = layer === "coop" ? await CoopVFS.create(module, name, folder) : await WriteAheadVFS.open(module, name)
@@ -102,32 +140,47 @@ async function tryToOpen(name, durability, layer) {
   const presence = new Presence(name)
   /** @type {Connection | undefined} */ let connection
   try {
-    await presence.enter()
+    await presence.enter(isNew)
     await vfs.take()
     const db = await api.open_v2(name, OPEN_READWRITE_CREATE, vfs.name)
-    connection = new Connection(module, api, vfs, db, presence)
+    connection = new Connection(module, api, vfs, db, presence, new Whereabouts(name))
     // Reading the schema is what finds out whether the file is a database at all.
     const settings = [
       "SELECT count(*) FROM sqlite_schema",
-      `PRAGMA synchronous=${durability === "full" ? "FULL" : "NORMAL"}`,
+      `PRAGMA synchronous=${SYNCHRONOUS[layer][durability === "full" ? "full" : "relaxed"]}`,
       "PRAGMA foreign_keys=ON",
       "PRAGMA temp_store=MEMORY",
       ...(layer === "coop" ? ["PRAGMA journal_mode=TRUNCATE"] : []),
     ]
-    const reply = await connection.execute(JSON.stringify(["bare", settings.map((sql) => [sql, []])]))
-    const { error } = JSON.parse(/** @type {string} */ (reply))
-    if (error) throw new SQLiteError(error[0], error[1])
+    const query = queryOf(connection)
+    for (const setting of settings) await query(setting)
+    if (doubt && !presence.others) {
+      await checkSoundness(query)
+      onChecked?.()
+    }
     return connection
   } catch (error) {
+    const isAlone = !presence.others
     if (connection) {
       await connection.close()
     } else {
       vfs.close()
       presence.leave()
     }
+    if (isAlone && isDamage(error)) throw new Damaged(/** @type {SQLiteError} */ (error).code, /** @type {Error} */ (error).message)
     throw error instanceof Error && "code" in error && typeof error.code === "number"
       ? new SQLiteError(error.code, error.message)
       : error
+  }
+}
+
+/** A way to ask a connection: the rows of one statement. @param {Connection} connection */
+function queryOf(connection) {
+  return async (/** @type {string} */ sql) => {
+    const reply = await connection.execute(JSON.stringify(["bare", [[sql, []]]]))
+    const found = JSON.parse(/** @type {string} */ (reply))
+    if (found.error) throw new SQLiteError(found.error[0], found.error[1])
+    return found[0][1]
   }
 }
 
@@ -142,11 +195,12 @@ async function folderOf(name) {
  * Refuse a file that is no database before anything is put beside it, and what the other layer has left behind.
  *
  * @param {FileSystemDirectoryHandle} folder @param {string} name @param {"write-ahead" | "coop"} layer
+ * @returns {Promise<boolean>} whether there is no file yet
  */
 async function checkLeftovers(folder, name, layer) {
   const fileName = /** @type {string} */ (name.split("/").at(-1))
   const [file, journal, ...logs] = await Promise.all(
-    ["", "-journal", "-wa0", "-wa1"].map((suffix) => fileIn(folder, fileName + suffix)),
+    ["", ...COMPANIONS].map((suffix) => fileIn(folder, fileName + suffix)),
   )
   const logged = logs.some((log) => log && log.size > LOG_HEADER_SIZE)
   if (file?.size && !logged && !journal?.size) {
@@ -159,6 +213,7 @@ async function checkLeftovers(folder, name, layer) {
         "open it once in the version of the browser that wrote them.",
     )
   }
+  return !file
 }
 
 /** @param {FileSystemDirectoryHandle} folder @param {string} name @returns {Promise<File | undefined>} */

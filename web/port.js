@@ -9,7 +9,7 @@
  */
 
 import { DurablyError } from "./durably-error.js"
-import { allMarked, leaveMark, marked } from "./marks.js"
+import { allMarked, leaveMark, marked, UseMark } from "./marks.js"
 
 /** How long an urgent request waits for an answer before the worker is taken to be blocked. */
 const URGENT_PATIENCE_MS = 200
@@ -49,6 +49,9 @@ export class Port {
   /** @type {string[]} the runs that the worker executes */ #active = []
   /** @type {"no" | "yes" | "frozen"} */ #closed = "no"
   /** @type {BroadcastChannel | null} what the tabs of the database tell each other */ #tabs = null
+  /** That this page uses the database. */ #useMark
+  /** Whether there may have been an unclean end: then the database is looked at before it is used. */ #isInDoubt
+  /** Whether the mark stays when the page goes: something was damaged here. */ #keepsMark = false
   #lastId = 0
   /** @type {Map<number, Waiting>} */ #waiting = new Map()
   #encoder = new TextEncoder()
@@ -69,6 +72,8 @@ export class Port {
     this.#onCancelled = onCancelled
     addEventListener("pagehide", this.#leave)
     addEventListener("pageshow", this.#comeBack)
+    this.#useMark = new UseMark(options.database)
+    this.#isInDoubt = this.#useMark.begin()
     this.#worker = this.#newWorker()
     this.#ready = this.#boot()
   }
@@ -120,6 +125,7 @@ export class Port {
   /** End the worker, and all that waits for it. */
   close() {
     this.#closed = "yes"
+    if (!this.#keepsMark) this.#useMark.end()
     removeEventListener("pagehide", this.#leave)
     removeEventListener("pageshow", this.#comeBack)
     this.#endWorker()
@@ -165,7 +171,7 @@ export class Port {
           this.#receive(data)
         }
       }
-      worker.postMessage({ start: { ...this.#options, left: allMarked() } })
+      worker.postMessage({ start: { ...this.#options, left: allMarked(), doubt: this.#isInDoubt } })
     })
   }
 
@@ -195,6 +201,7 @@ export class Port {
 
   #leave = () => {
     this.#closed = "frozen"
+    if (!this.#keepsMark) this.#useMark.end()
     this.#endWorker()
     this.#leaveTabs()
   }
@@ -207,6 +214,7 @@ export class Port {
   #comeBack = (/** @type {PageTransitionEvent} */ { persisted }) => {
     if (!persisted || this.#closed !== "frozen") return
     this.#closed = "no"
+    this.#isInDoubt = this.#useMark.begin() || this.#isInDoubt
     this.#replace()
   }
 
@@ -303,7 +311,7 @@ export class Port {
   }
 
   /** @param {any} message */
-  #receive({ id, status, headers, body, stream, chunk, end, broken, ask, left, active, interrupts, worker, cancel, dead }) {
+  #receive({ id, status, headers, body, stream, chunk, end, broken, ask, left, active, interrupts, worker, cancel, dead, sound }) {
     if (ask !== undefined) return this.#worker.postMessage({ told: ask, left: marked(left) })
     if (worker !== undefined) {
       this.#workerId = worker
@@ -313,6 +321,7 @@ export class Port {
     if (interrupts !== undefined) return void (this.#interrupts = interrupts)
     if (active !== undefined) return void (this.#active = active)
     if (dead !== undefined) return this.#died()
+    if (sound !== undefined) return this.#noteSoundness(sound)
     const waiting = this.#waiting.get(id)
     if (!waiting) return
     if (stream) {
@@ -345,8 +354,15 @@ export class Port {
   /** Python is dead, the worker around it not: no mark is left, for this was a crash. */
   #died() {
     this.#workerId = null
+    this.#isInDoubt = this.#keepsMark = true
     this.#endWorker()
     this.#replace()
+  }
+
+  /** @param {boolean} isSound */
+  #noteSoundness(isSound) {
+    this.#isInDoubt = this.#keepsMark = !isSound
+    if (isSound) this.#useMark.settle()
   }
 
   /** @param {number} id */

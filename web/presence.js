@@ -10,10 +10,13 @@
 
 /** How old may be what is known of the others, while there are some. */
 const ASK_EVERY_MS = 1000
+const NEW_FILE = "new"
 
 export class Presence {
   /** What to do when somebody else turns up. */
   onArrival = () => {}
+  /** What to do when somebody else found no file and made a new one: then ours is gone. */
+  onNewFile = () => {}
   #lockName
   #hello
   #release = () => {}
@@ -24,15 +27,16 @@ export class Presence {
   constructor(name) {
     this.#lockName = `durably:${name}:open`
     this.#hello = new BroadcastChannel(this.#lockName)
-    this.#hello.onmessage = () => {
+    this.#hello.onmessage = ({ data }) => {
+      if (data === NEW_FILE) this.onNewFile()
       this.#others = true
       this.#askedAt = performance.now()
       this.onArrival()
     }
   }
 
-  /** Be present, and know who else is. */
-  async enter() {
+  /** Be present, and know who else is. @param {boolean} isNew  whether the file is made now */
+  async enter(isNew) {
     await new Promise((/** @type {(granted: void) => void} */ granted, refused) => {
       const held = () => {
         granted()
@@ -41,7 +45,7 @@ export class Presence {
       navigator.locks.request(this.#lockName, { mode: "shared" }, held).catch(refused)
     })
     // Whoever gets the lock after the question is asked says hello after it, too.
-    this.#hello.postMessage(null)
+    this.#hello.postMessage(isNew ? NEW_FILE : null)
     await this.#ask()
   }
 

@@ -23,7 +23,7 @@
 
 import { isNamed, SQLiteError } from "./errors.js"
 
-const SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_BUSY = 5, SQLITE_NOMEM = 7, SQLITE_IOERR = 10, SQLITE_ROW = 100, SQLITE_DONE = 101
+const SQLITE_OK = 0, SQLITE_ERROR = 1, SQLITE_BUSY = 5, SQLITE_NOMEM = 7, SQLITE_IOERR = 10, SQLITE_CORRUPT = 11, SQLITE_CANTOPEN = 14, SQLITE_ROW = 100, SQLITE_DONE = 101
 const TYPE_INTEGER = 1, TYPE_FLOAT = 2, TYPE_TEXT = 3, TYPE_BLOB = 4
 const PREPARE_PERSISTENT = 1
 const DESERIALIZE_FREE_ON_CLOSE = 1, DESERIALIZE_RESIZEABLE = 2
@@ -52,37 +52,60 @@ const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
  * @property {string} name
  * @property {() => Promise<void> | void} take
  * @property {() => void} giveBack
+ * @property {() => void} abandon  let go of the store without touching its files, which are gone
  * @property {() => Promise<void>} settle
  * @property {() => void} close
  * @property {unknown} lastError
- * @typedef {{ others: boolean, onArrival: () => void, refresh: () => Promise<void> | void, leave: () => void }} Company
+ * @property {boolean} isDoubtful
+ * @typedef {{ others: boolean, onArrival: () => void, onNewFile: () => void, refresh: () => Promise<void> | void, leave: () => void }} Company
+ * @typedef {{ isGone: boolean, look: () => void }} Whereabouts
  */
 
 /** The file layer and the company of a database in memory. @type {Store} */
-const NO_FILE = { name: "memory", take() {}, giveBack() {}, async settle() {}, close() {}, lastError: null }
+const NO_FILE = { name: "memory", take() {}, giveBack() {}, abandon() {}, async settle() {}, close() {}, lastError: null, isDoubtful: false }
 /** @type {Company} */
-const NO_COMPANY = { others: false, onArrival() {}, refresh() {}, leave() {} }
+const NO_COMPANY = { others: false, onArrival() {}, onNewFile() {}, refresh() {}, leave() {} }
+/** @type {Whereabouts} */
+const NOWHERE = { isGone: false, look() {} }
 
 /** One open database. Python sends it one request at a time. */
 export class Connection {
+  /** The name under which a damaged database was set aside, in whose place this one is; empty where there was none. */
+  setAside = ""
+  /** What to do when a damaged part is come across. */
+  onDamage = () => {}
   /** @type {any} */ #module
   /** @type {any} */ #api
   /** @type {Store} */ #vfs
   /** @type {Company} */ #presence
+  /** @type {Whereabouts} */ #whereabouts
   #db
   #busy = false
   /** @type {Map<string, Prepared>} least recently used first */ #statements = new Map()
   /** @type {Uint8Array[]} */ #given = []
   /** @type {Uint8Array[]} */ #taken = []
 
-  /** @param {any} module @param {any} api @param {Store} vfs @param {number} db @param {Company} presence */
-  constructor(module, api, vfs, db, presence) {
+  /**
+   * @param {any} module @param {any} api @param {Store} vfs @param {number} db @param {Company} presence
+   * @param {Whereabouts} whereabouts
+   */
+  constructor(module, api, vfs, db, presence, whereabouts) {
     this.#module = module
     this.#api = api
     this.#vfs = vfs
     this.#db = db
     this.#presence = presence
+    this.#whereabouts = whereabouts
     presence.onArrival = () => this.#giveWay()
+    presence.onNewFile = () => {
+      whereabouts.isGone = true
+      vfs.abandon()
+    }
+  }
+
+  /** Whether what this connection knows may differ from what is in the file, after an error: then open another. */
+  get isDoubtful() {
+    return this.#vfs.isDoubtful
   }
 
   /**
@@ -114,7 +137,7 @@ export class Connection {
    */
   async stage(image) {
     const db = await this.#api.open_v2(":memory:")
-    const staged = new Connection(this.#module, this.#api, NO_FILE, db, NO_COMPANY)
+    const staged = new Connection(this.#module, this.#api, NO_FILE, db, NO_COMPANY, NOWHERE)
     if (!image.length) return staged
     try {
       staged.#become(image)
@@ -139,18 +162,17 @@ export class Connection {
   }
 
   /**
-   * What is to be known of the storage: JSON with the names of Python's `StorageInfo`.
+   * What is to be known of the storage: JSON with the names of Python's `StorageInfo`. A request that waits for the
+   * store does not keep it waiting.
    * @returns {Promise<string>}
    */
   async describe() {
-    const sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
     const name = this.#fileName()
     const inMemory = !name
-    const [[, [[pages]]]] = await drive(this.#inTurn(this.#all([[sql, []]])))
     return JSON.stringify({
       kind: inMemory ? "memory" : "opfs",
       vfs: inMemory ? "memory" : this.#vfs.name,
-      bytes_used: inMemory ? pages : await sizeOfFiles(name),
+      bytes_used: inMemory ? this.#sizeInMemory() : await sizeOfFiles(name),
       quota: inMemory ? null : ((await navigator.storage.estimate()).quota ?? null),
       persisted: inMemory ? null : await navigator.storage.persisted(),
       sqlite_version: this.#api.libversion(),
@@ -159,12 +181,26 @@ export class Connection {
 
   /** Close the file; the connection is of no use afterwards. */
   async close() {
-    await this.#vfs.settle()
-    for (const prepared of this.#statements.values()) this.#module._sqlite3_finalize(prepared.pointer)
-    this.#statements.clear()
-    await this.#api.close(this.#db)
-    this.#vfs.close()
-    this.#presence.leave()
+    if (this.#whereabouts.isGone) {
+      this.#vfs.abandon()
+      return this.#presence.leave()
+    }
+    try {
+      await this.#vfs.settle()
+      for (const prepared of this.#statements.values()) this.#module._sqlite3_finalize(prepared.pointer)
+      this.#statements.clear()
+      await this.#api.close(this.#db)
+    } finally {
+      this.#vfs.close()
+      this.#presence.leave()
+    }
+  }
+
+  /** Bytes of a database that has no file. */
+  #sizeInMemory() {
+    const sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    const [[, [[size]]]] = /** @type {any} */ (drive(this.#all([[sql, []]])))
+    return size
   }
 
   /** @returns {Work} */
@@ -259,7 +295,8 @@ export class Connection {
    * it; where there are others, it is given back after each request, for nobody knows how busy this worker is next.
    */
   #giveWay() {
-    if (!this.#busy && this.#module._sqlite3_get_autocommit(this.#db)) this.#vfs.giveBack()
+    if (this.#whereabouts.isGone) this.#vfs.abandon()
+    else if (!this.#busy && this.#module._sqlite3_get_autocommit(this.#db)) this.#vfs.giveBack()
   }
 
   /** Work while the store is ours, and let others have it afterwards. @param {Work} work @returns {Work} */
@@ -267,6 +304,10 @@ export class Connection {
     this.#busy = true
     let broken = false
     try {
+      this.#whereabouts.look()
+      if (this.#whereabouts.isGone) {
+        throw new SQLiteError(SQLITE_CANTOPEN, "its file is gone, somebody has deleted this site's data; reload the page")
+      }
       const known = this.#presence.refresh()
       if (known) yield known
       const taken = this.#vfs.take()
@@ -278,7 +319,7 @@ export class Connection {
       throw error
     } finally {
       this.#busy = false
-      if (broken || this.#presence.others) this.#giveWay()
+      if (broken || this.#presence.others || this.#whereabouts.isGone) this.#giveWay()
     }
   }
 
@@ -522,6 +563,7 @@ export class Connection {
   #error(code, sql) {
     const module = this.#module
     const extended = module._sqlite3_extended_errcode(this.#db) || code
+    if ((extended & 0xff) === SQLITE_CORRUPT) this.onDamage()
     let message = module.UTF8ToString(module._sqlite3_errmsg(this.#db))
     if ((extended & 0xff) === SQLITE_IOERR) message += `: ${this.#vfs.lastError}`
     return new SQLiteError(extended, `${message} (in: ${sql.trim().split("\n")[0]})`)

@@ -1,14 +1,15 @@
 /**
  * The worker of one tab: boots Pyodide, installs durably, loads the job files, and serves the page.
  *
- * The page sends `{start: {database, durability, jobs, packages, left}}` first, `jobs` as absolute URLs and `left` the workers that
- * are known to have left in order. The answer is
+ * The page sends `{start: {database, durability, jobs, packages, left, doubt}}` first: `jobs` are absolute URLs, `left` the
+ * workers that are known to have left in order, and `doubt` is whether the database may not have been. The answer is
  * `{ready: true}` or `{failed: {name, status, message}}`, sent by `durably/browser/boot.py` or, before there is
  * Python, from here; on the way `{booting: sentence}`. After that, requests `{id, method, url, headers, body}`
  * and `{cancel: id}`, answered as `durably/browser/port.py` says. Before `ready` comes `{worker: id, cancel: requests}`:
  * the name by which others know this worker, and what a deputy sends to the database to cancel a run. At any time there
  * may be a question, `{ask: id, left: workers}`, to be answered by `{told: id, left: workers}` (`durably/browser/page.py`);
- * `{interrupts: name}` names the file through which a run can be interrupted, `{active: runs}` names the runs that are executed here from now on, `{dead: sentence}` says that Python has broken down.
+ * `{interrupts: name}` names the file through which a run can be interrupted, `{active: runs}` names the runs that are executed here from now on, `{dead: sentence}` says that Python has broken down,
+ * `{sound: boolean}` what was found when the database was looked at, or (`false`) come across.
  * Everything comes from this file's own folder; nothing is asked of any other origin.
  *
  * @module
@@ -19,7 +20,7 @@ import { openDatabase } from "./opfs.js"
 import { preparePulse, startPulse, stopPulse } from "./pulse.js"
 
 /** @typedef {{ wheel: string, packages: string[] }} Manifest */
-/** @typedef {{ database: string, durability: string, jobs: string[], packages: string[], left: string[] }} Start */
+/** @typedef {{ database: string, durability: string, jobs: string[], packages: string[], left: string[], doubt: boolean }} Start */
 
 /** What went wrong, in the terms of durably's errors. */
 class BootError extends Error {
@@ -38,6 +39,9 @@ const pyodideBoot = bootPyodide()
 // A failure is reported when the page's `start` is answered, not as an unhandled rejection before it.
 pyodideBoot.catch(() => {})
 
+/** Whether the database is to be looked at when it is opened. */
+let isInDoubt = true
+
 /** @type {Promise<any>} the Python port, or null where starting failed */
 let started = Promise.resolve(null)
 
@@ -53,7 +57,8 @@ self.addEventListener("message", async ({ data }) => {
 })
 
 /** @param {Start} options */
-async function start({ database, durability, jobs, packages, left }) {
+async function start({ database, durability, jobs, packages, left, doubt }) {
+  isInDoubt = doubt
   const sources = Promise.all(jobs.map(readJobFile))
   sources.catch(() => {}) // awaited below; a failure in between is not unhandled
   const pyodide = await pyodideBoot
@@ -95,7 +100,13 @@ async function bootPyodide() {
   pyodide.registerJsModule("durably_bridge", {
     startPulse,
     stopPulse,
-    openDatabase: (/** @type {string} */ name, /** @type {"full" | "relaxed"} */ durability) => openDatabase(name, { durability }),
+    openDatabase: (/** @type {string} */ name, /** @type {"full" | "relaxed"} */ durability) =>
+      openDatabase(name, {
+        durability,
+        doubt: isInDoubt,
+        onChecked: () => tellSoundness(true),
+        onDamage: () => tellSoundness(false),
+      }),
   })
   const micropip = pyodide.pyimport("micropip")
   await micropip.install(new URL(manifest.wheel, import.meta.url).href)
@@ -118,6 +129,12 @@ async function fetchOk(url, what) {
   const response = await fetch(url)
   if (!response.ok) throw new BootError("NotFoundError", 404, `Loading ${what} failed: ${new URL(url).pathname} answered ${response.status}.`)
   return response
+}
+
+/** @param {boolean} sound */
+function tellSoundness(sound) {
+  isInDoubt = !sound
+  self.postMessage({ sound })
 }
 
 /** @param {string} sentence */

@@ -7,6 +7,8 @@
  * - The lock for writing can be given back. By itself the layer keeps it until somebody asks for it by a message,
  *   which a worker that is busy in somebody's code does not hear.
  * - A full disk is told apart from a broken one, and closing closes every handle.
+ * - After a commit that failed it is told that the layer may have lost track (`isDoubtful`): the commit can be in the log,
+ *   and not in what the layer knows of it.
  *
  * @module
  */
@@ -17,12 +19,15 @@ import { OPFSWriteAheadVFS } from "./wa-sqlite/src/examples/OPFSWriteAheadVFS.js
 const SQLITE_OK = 0, SQLITE_FULL = 13, SQLITE_IOERR = 10, SQLITE_IOERR_FSYNC = 1034
 const LOCK_NONE = 0, LOCK_SHARED = 1
 const SYNCHRONOUS_FULL = 2
+/** The control by which SQLite has the layer commit. */
+const FCNTL_SYNC = 21
 
 /** How long closing waits for a checkpoint, which may itself wait for a tab that does not answer. */
 const CHECKPOINT_PATIENCE_MS = 1000
 
 export class WriteAheadVFS extends OPFSWriteAheadVFS {
   #name
+  #commitFailed = false
 
   /** @param {unknown} module  SQLite @param {string} name  of the database */
   static async open(module, name) {
@@ -47,6 +52,19 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
     this.mapPathToFile.get(this.#name)?.writeLock?.release()
   }
 
+  /** Let others have the locks, and hear of their commits no more: they are in other files. */
+  abandon() {
+    const file = this.mapPathToFile.get(this.#name)
+    file?.writeAhead?.close()
+    file?.writeLock?.release()
+    file?.readLock?.release()
+  }
+
+  /** Whether a commit failed, or left its journal. */
+  get isDoubtful() {
+    return this.#commitFailed || this.boundTempFiles.size > 0
+  }
+
   /** Wait for a checkpoint that is under way, for it goes on with the files' handles after the commit. */
   async settle() {
     try {
@@ -63,6 +81,25 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
     // What the layer asked to be told of its end keeps it for ever, and it would keep SQLite's memory: after some
     // 120 databases the browser has no more.
     this._module = null
+  }
+
+  /** @override @param {string | null} path @param {number} id @param {number} flags @param {DataView} outFlags */
+  jOpen(path, id, flags, outFlags) {
+    const code = super.jOpen(path, id, flags, outFlags)
+    const writeAhead = code === SQLITE_OK ? this.mapIdToFile.get(id)?.writeAhead : undefined
+    if (writeAhead) {
+      const checkpoint = writeAhead.checkpoint.bind(writeAhead)
+      writeAhead.checkpoint = async (/** @type {any} */ options) => {
+        try {
+          await checkpoint(options)
+        } catch (error) {
+          // Nobody waits for a passive one. What it was to write is still in the log, and the next one writes it.
+          if (!options?.isPassive) throw error
+          this.lastError = error
+        }
+      }
+    }
+    return code
   }
 
   /** @override @param {number} id @param {number} lock */
@@ -86,6 +123,7 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
       return SQLITE_OK
     } catch (error) {
       this.lastError = error
+      this.#commitFailed = true
       return isQuota(error) ? SQLITE_FULL : SQLITE_IOERR_FSYNC
     }
   }
@@ -97,7 +135,9 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
 
   /** @override @param {number} id @param {number} operation @param {DataView} argument */
   jFileControl(id, operation, argument) {
-    return this.#fullOr(super.jFileControl(id, operation, argument))
+    const code = super.jFileControl(id, operation, argument)
+    if (operation === FCNTL_SYNC && (code & 0xff) === SQLITE_IOERR) this.#commitFailed = true
+    return this.#fullOr(code)
   }
 
   /** @param {number} code */

@@ -4,6 +4,8 @@ One batch is one call across the border to JavaScript, made with JSON text (byte
 are cheaper) and answered at once; only where the bridge must wait for another tab it answers with a promise.
 The form of requests and replies is described at the top of `web/sqlite.js`. Because most batches never
 suspend, the event loop is given a turn every `LOOP_TURN_SECONDS`, so that messages of the page are heard.
+
+After an error by which the connection may have lost track of the file, another one is opened for the next call.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pyodide.ffi import JsException, to_js  # noqa: TID251 - this module's purpo
 from ..clock import unbroken
 from ..database import OpenTransaction, Params, Result, Row, Statement, Value
 from ..errors import StorageError, StorageFullError
+from ..events import logger
 from ..records import StorageInfo
 
 LONG_TEXT = 10_000
@@ -31,6 +34,8 @@ LOOP_TURN_SECONDS = 0.01
 _LARGEST_EXACT_INTEGER = 2**53
 _SQLITE_FULL, _SQLITE_IOERR, _SQLITE_CORRUPT, _SQLITE_NOTADB = 13, 10, 11, 26
 _NEARLY_FULL = 0.98
+_LONG_WAIT_SECONDS = 1.0
+"""Whoever waits for the store for longer says so in `StorageInfo.state`."""
 
 
 class OpfsDatabase:
@@ -42,6 +47,10 @@ class OpfsDatabase:
         self._connection: Any = None
         self._turn = asyncio.Lock()
         self._last_loop_turn = 0.0
+        self._is_broken = False
+        self._is_full = False
+        self._waiting_since: float | None = None
+        self._set_aside = ""
 
     @property
     def name(self) -> str:
@@ -51,17 +60,22 @@ class OpfsDatabase:
         mode = "read" if all(statement.is_read for statement in statements) else "write"
         await self._give_loop_a_turn()
         async with self._turn:
-            return await self._send(mode, statements)
+            await self._renew_if_broken()
+            results = await self._send(mode, statements)
+            self._is_full = self._is_full and mode == "read"
+            return results
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[OpenTransaction]:
         async with self._turn:
+            await self._renew_if_broken()
             tx = OpenTransaction(self._run_in_transaction)
             try:
                 await self._send("bare", [Statement("BEGIN IMMEDIATE")])
                 yield tx
                 tx.end()
                 await self._send("bare", [Statement("COMMIT")])
+                self._is_full = False
             except BaseException:
                 tx.end()
                 await self._rollback()
@@ -78,9 +92,7 @@ class OpfsDatabase:
 
     async def close(self) -> None:
         async with self._turn:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                await connection.close()
+            await self._close()
 
     async def dump(self) -> bytes:
         async with self._turn:
@@ -101,9 +113,33 @@ class OpfsDatabase:
             return bool(await self._asked(connection.load, to_js(image), unless.sql))
 
     async def info(self) -> StorageInfo:
-        async with self._turn:
-            connection = await self._opened()
-            return StorageInfo(**json.loads(await self._asked(connection.describe)))
+        if self._connection is None:
+            async with self._turn:
+                await self._opened()
+        # Without taking its turn: how long others have waited is part of the answer.
+        facts = json.loads(await self._asked(self._connection.describe))
+        return StorageInfo(**facts, state=self._state(facts["persisted"]))
+
+    def _state(self, is_persisted: bool | None) -> str:
+        if self._set_aside:
+            return f"corrupt: set aside as {self._set_aside}"
+        if self._waiting_since is not None and time.monotonic() - self._waiting_since > _LONG_WAIT_SECONDS:
+            return "waiting for another tab"
+        if self._is_full:
+            return "full"
+        if is_persisted is None:
+            return "ready"
+        return "persistent" if is_persisted else "best-effort"
+
+    async def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._asked(connection.close)
+
+    async def _renew_if_broken(self) -> None:
+        if self._is_broken:
+            self._is_broken = False
+            await self._close()
 
     async def _run_in_transaction(self, statement: Statement) -> Result:
         await self._give_loop_a_turn()
@@ -119,8 +155,16 @@ class OpfsDatabase:
         reply = connection.execute(request, *map(to_js, blobs))
         # Pyodide hands a promise over as a future.
         if asyncio.isfuture(reply):
-            reply = await unbroken(reply)
-        return await self._results(reply)
+            self._waiting_since = time.monotonic()
+            try:
+                reply = await unbroken(reply)
+            finally:
+                self._waiting_since = None
+        try:
+            return await self._results(reply)
+        except StorageError:
+            self._is_broken = self._is_broken or bool(connection.isDoubtful)
+            raise
 
     async def _opened(self) -> Any:
         if self._connection is None:
@@ -128,6 +172,11 @@ class OpfsDatabase:
             import durably_bridge  # type: ignore[import-not-found]  # made of JavaScript when the worker starts
 
             self._connection = await self._asked(durably_bridge.openDatabase, self._name, self._durability)
+            if aside := str(self._connection.setAside):
+                self._set_aside = aside
+                logger.warning(
+                    "the database %s was damaged; it was set aside as %s, and a new one was begun", self._name, aside
+                )
         return self._connection
 
     async def _asked(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -167,7 +216,9 @@ class OpfsDatabase:
 
     async def _error(self, code: int, message: str) -> StorageError:
         primary = code & 0xFF
+        self._is_broken = self._is_broken or primary == _SQLITE_IOERR
         if primary == _SQLITE_FULL or (primary == _SQLITE_IOERR and await _quota_is_used_up()):
+            self._is_full = True
             return StorageFullError(
                 f"the browser gives this site no more space, so {self._name} cannot grow; free some"
             )

@@ -44,6 +44,7 @@ class SQLiteDatabase:
         self._connection: sqlite3.Connection | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._turn = asyncio.Lock()
+        self._is_full = False
 
     @property
     def name(self) -> str:
@@ -66,6 +67,7 @@ class SQLiteDatabase:
                 raise
             tx.end()
             await self._on_thread(self._commit)
+            self._is_full = False
 
     def at_rest(self) -> AbstractAsyncContextManager[None]:
         """A thread does what is under way, and goes on with it."""
@@ -142,6 +144,7 @@ class SQLiteDatabase:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", None)
             if code == sqlite3.SQLITE_FULL:
+                self._is_full = True
                 raise StorageFullError(f"no space is left for the database {self._name}; free some") from error
             if code == sqlite3.SQLITE_NOTADB:
                 raise StorageError(
@@ -186,6 +189,7 @@ class SQLiteDatabase:
             self._rollback()
             raise
         self._commit()
+        self._is_full = self._is_full and all(statement.is_read for statement in statements)
         return results
 
     def _run(self, statement: Statement) -> Result:
@@ -251,6 +255,7 @@ class SQLiteDatabase:
             quota=None,
             persisted=None,
             sqlite_version=sqlite3.sqlite_version,
+            state="full" if self._is_full else "ready",
         )
 
     def _close(self) -> None:

@@ -17,7 +17,7 @@ from ..errors import DurablyError, NotFoundError, ValidationError
 from ..events import Event, logger
 from .message import Request, Response
 from .sse import EventTap, event_stream
-from .wire import run_json, step_json
+from .wire import run_json, step_json, storage_json
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -53,6 +53,7 @@ class DurablyHandler:
             "/retry": {"POST": self.retry},
             "/cancel": {"POST": self.cancel},
             "/signal": {"POST": self.signal},
+            "/storage": {"GET": self.storage},
         }
 
     async def handle(self, request: Request, base_path: str = "") -> Response:
@@ -161,6 +162,10 @@ class DurablyHandler:
             raise ValidationError("name, the signal's, is missing")
         await self._durably.signal(_run_id(request), name, body.get("payload"))
         return Response.of_json({"success": True})
+
+    async def storage(self, _: Request) -> Response:
+        """Where the database is kept, and how it is there: the fields of `StorageInfo`."""
+        return Response.of_json(storage_json(await self._durably.storage_info()))
 
     async def subscribe(self, request: Request) -> Response:
         """Server-sent events of one run, from its present state to its end.

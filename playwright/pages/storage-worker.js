@@ -52,8 +52,25 @@ async function execute(mode, ...statements) {
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1]
 
 const COMMANDS = {
+  /** The name of what was set aside, and whether the database was looked at. */
   async open(name, options) {
-    connection = await openDatabase(name, options)
+    let checked = false
+    connection = await openDatabase(name, { onChecked: () => (checked = true), ...options })
+    return { setAside: connection.setAside, checked }
+  },
+  isDoubtful: () => connection.isDoubtful,
+  /** What a browser does that takes the files away from a page. */
+  loseHandles() {
+    for (const handle of open) close.call(handle)
+    open.clear()
+  },
+  /** Turn over the bits of so many bytes of a file that nobody has open. */
+  async flip(name, at, length) {
+    const handle = await createSyncAccessHandle.call(await (await navigator.storage.getDirectory()).getFileHandle(name))
+    const bytes = new Uint8Array(length)
+    handle.read(bytes, { at })
+    handle.write(bytes.map((byte) => byte ^ 0xff), { at })
+    close.call(handle)
   },
   close: () => connection.close(),
   execute,
