@@ -144,5 +144,5 @@ class StorageInfo:
     sqlite_version: str
     state: str = "ready"
     """How the storage is. In a browser `persistent`, or `best-effort` where the site's data may be cleared when space
-    is short; else `ready`. Then there are `full` (the last write found no space), `waiting for another tab`, and
+    is short; else `ready`. Then there are `full` (a write has just found no space), `waiting for another tab`, and
     `corrupt: set aside as NAME`: the database was damaged, and a new one was begun."""

@@ -1,6 +1,6 @@
-"""What can happen to the database's file in a browser: no space, damage, a power cut, files taken away, another version.
+"""What can happen to the database's file in a browser: no space, damage, a sudden end, files taken away, a migration.
 
-Whatever it is, nothing is lost quietly: there is an error that says what and where, or all goes on as if nothing had been.
+Whatever it is, nothing is lost quietly: there is an error that says what and where, or all goes on as before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from harness.browser import Browser, Tab
-from harness.checks import chain_output
 from harness.server import Ledger, Server
 
 both_layers = pytest.mark.engines("chromium", "chromium-coop", "firefox")
@@ -20,8 +19,13 @@ in_chromium = pytest.mark.engines("chromium", "chromium-coop")
 STORAGE = "/t/storage.html"
 NAME = "test.sqlite3"
 PAGE_SIZE = 4096
+HEAP_SIZE = 2_000_000
+"""Bytes, as in `pages/jobs.py`."""
 
-ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000) INSERT INTO marks SELECT hex(zeroblob(50)), i FROM n"
+ROWS = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
+INSERT INTO marks SELECT hex(zeroblob(50)), i FROM n
+"""
 # More than SQLite keeps in memory, so that it begins to write into the file before the commit.
 MANY_ROWS = ROWS.replace("2000", "60000")
 INTEGRITY = "SELECT integrity_check FROM pragma_integrity_check"
@@ -45,18 +49,24 @@ def refusal(tab: Tab, worker: int, *request: Any) -> str:
     return str(text)
 
 
+def layer_complains(browser: Browser, text: str) -> None:
+    """What wa-sqlite's layer writes to the console is expected, and what Python logs."""
+    if browser.engine.name == "chromium":
+        browser.expect_error(text)
+    browser.check(with_log=False)
+
+
 def storage_tab(browser: Browser) -> Tab:
     tab = browser.tab(STORAGE)
     tab.page.set_default_timeout(60_000)
     return tab
 
 
-def filled(tab: Tab, worker: int = 0) -> None:
-    """A database with rows, all of them in the main file."""
-    ask(tab, worker, "open", NAME, {})
-    ask(tab, worker, "execute", "write", "CREATE TABLE marks (writer, number)")
-    ask(tab, worker, "execute", "write", ROWS)
-    ask(tab, worker, "execute", "bare", "PRAGMA wal_checkpoint(TRUNCATE)")
+def filled(tab: Tab) -> None:
+    """A database with rows, which worker 0 has open."""
+    ask(tab, 0, "open", NAME, {})
+    ask(tab, 0, "execute", "write", "CREATE TABLE marks (writer, number)")
+    ask(tab, 0, "execute", "write", ROWS)
 
 
 def assert_sound(tab: Tab, worker: int) -> None:
@@ -129,30 +139,37 @@ def test_a_page_knows_an_unclean_end_from_a_reload(browser: Browser) -> None:
 # --- damage ---------------------------------------------------------------------------------------
 
 
-def damage(tab: Tab, worker: int) -> None:
-    """Spoil some pages after the schema's."""
-    ask(tab, worker, "flip", NAME, 4 * PAGE_SIZE, 8 * PAGE_SIZE)
+SPOILT = 4 * PAGE_SIZE, 8 * PAGE_SIZE
+"""Some pages after the schema's: where they begin, and how many bytes they are."""
+
+
+def damage(tab: Tab) -> None:
+    """Close the database that worker 0 has open, and spoil it."""
+    ask(tab, 0, "execute", "bare", "PRAGMA wal_checkpoint(TRUNCATE)")
+    ask(tab, 0, "close")
+    # What is in a log is read from there, and is not spoilt: it has checksums.
+    tab.js("Promise.all(['-wa0', '-wa1'].map(log => remove(`test.sqlite3${log}`)))")
+    ask(tab, 0, "flip", NAME, *SPOILT)
 
 
 @both_layers
 def test_a_damaged_database_is_set_aside_whole_and_a_new_one_is_begun(browser: Browser) -> None:
     tab = storage_tab(browser)
     filled(tab)
-    ask(tab, 0, "close")
-    damage(tab, 0)
+    damage(tab)
 
     opened = ask(tab, 1, "open", NAME, {})
 
     aside = opened["setAside"]
     assert aside.startswith(f"{NAME}.corrupt-2")
     assert {NAME, aside} <= set(tab.js("names()"))
+    assert opened["checked"]
     assert ask(tab, 1, "execute", "read", "SELECT count(*) FROM sqlite_schema") == [[0]]
     ask(tab, 1, "execute", "write", "CREATE TABLE marks (writer, number)")
     assert_sound(tab, 1)
     assert ask(tab, 1, "open", NAME, {})["setAside"] == ""
     # What was set aside is as it was: repaired, it has everything.
-    damage_again = [aside, 4 * PAGE_SIZE, 8 * PAGE_SIZE]
-    ask(tab, 2, "flip", *damage_again)
+    ask(tab, 2, "flip", aside, *SPOILT)
     assert ask(tab, 2, "open", aside, {}) == {"setAside": "", "checked": True}
     assert ask(tab, 2, "execute", "read", COUNT) == [[2000]]
 
@@ -167,9 +184,7 @@ def test_a_page_works_with_a_new_database_and_says_what_became_of_the_damaged_on
     other = storage_tab(browser)
     browser.crash(tab)
     ask(other, 0, "open", NAME, {})
-    ask(other, 0, "execute", "bare", "PRAGMA wal_checkpoint(TRUNCATE)")
-    ask(other, 0, "close")
-    damage(other, 0)
+    damage(other)
 
     browser.expect_error("was damaged; it was set aside as")
     tab = browser.tab()
@@ -202,29 +217,30 @@ def no_space(tab: Tab, server: Server) -> Iterator[None]:
 def test_without_space_there_is_an_error_and_with_space_the_run_goes_on_by_itself(
     browser: Browser, server: Server, ledger: Ledger
 ) -> None:
-    browser.expect_error("no more space")
     tab = browser.tab()
     tab.connect(ledger.url)
     tab.js("() => { window.errors = []; durably.on('worker:error', ({ error }) => errors.push(error)) }")
-    run_id = tab.trigger("chain", {"ledger": ledger.url, "steps": 6, "seconds": 0.2})
-    ledger.wait_for("step", "step-02")
+    run_id = tab.trigger("hoard", {"ledger": ledger.url, "steps": 4, "seconds": 0.3})
+    ledger.wait_for("step", "heap-1")
     with no_space(tab, server):
         tab.page.wait_for_function("errors.length > 0")
-        refused = tab.refusal("() => durably.trigger('chain', { ledger: 'x'.repeat(100_000) })")
-        assert (refused["name"], refused["status"]) == ("StorageFullError", 507)
+        refused = tab.refusal("() => durably.trigger('chain', { ledger: 'x'.repeat(5_000_000) })")
+        assert (refused["name"], refused["status"]) == ("StorageFullError", 507), refused["message"]
         assert "no more space" in refused["message"]
         assert tab.run(run_id)["status"] in ("running", "pending"), "reading goes on, and it is not the run's failure"
         assert tab.js("durably.storageInfo()")["state"] == "full"
 
     run = tab.follow(run_id)
 
-    assert (run["status"], run["output"]) == ("completed", chain_output(6))
+    assert (run["status"], run["output"]) == ("completed", 4 * HEAP_SIZE)
+    assert ledger.names().count("heap-0") == 1
     assert "no more space" in tab.js("errors[0]")
-    assert tab.js("durably.storageInfo()")["state"] in ("best-effort", "persistent")
+    tab.page.wait_for_function("durably.storageInfo().then(({ state }) => state === 'best-effort')")
     assert len(tab.js("durably.getRuns()")) == 1, "what was refused was not stored"
     other = storage_tab(browser)
     ask(other, 0, "open", NAME, {})
     assert_sound(other, 0)
+    layer_complains(browser, "QuotaExceededError")
 
 
 # --- files that are taken away --------------------------------------------------------------------
@@ -241,16 +257,17 @@ def test_with_its_handles_lost_a_connection_says_so_and_another_finds_everything
     ask(tab, 0, "execute", "write", "INSERT INTO marks VALUES ('x', 1)")
     assert ask(tab, 0, "execute", "read", COUNT) == [[2001]]
     assert_sound(tab, 0)
+    layer_complains(browser, "already closed")
 
 
 @in_chromium
 def test_a_worker_that_loses_the_files_opens_them_anew_and_its_run_goes_on(browser: Browser) -> None:
-    browser.expect_error("disk I/O error")
     tab = browser.tab()
     tab.connect(jobs=("./losing_jobs.py",))
     run_id = tab.trigger("loses", 2)
     run = tab.follow(run_id)
     assert (run["status"], run["output"]) == ("completed", 1)
+    layer_complains(browser, "already closed")
 
 
 @in_chromium
@@ -261,7 +278,7 @@ def test_when_the_sites_data_is_deleted_open_pages_say_so_and_a_new_one_begins_a
     tab = storage_tab(browser)
     filled(tab)
     devtools = tab.page.context.new_cdp_session(tab.page)
-    devtools.send("Storage.clearDataForOrigin", {"origin": server.origin, "storageTypes": "file_systems"})
+    devtools.send("Storage.clearDataForOrigin", {"origin": server.origin, "storageTypes": "all"})
 
     told = tab.js(
         """
@@ -295,7 +312,7 @@ def test_a_page_hears_at_once_that_another_has_found_no_file_and_made_a_new_one(
     tab = storage_tab(browser)
     filled(tab)
     devtools = tab.page.context.new_cdp_session(tab.page)
-    devtools.send("Storage.clearDataForOrigin", {"origin": server.origin, "storageTypes": "file_systems"})
+    devtools.send("Storage.clearDataForOrigin", {"origin": server.origin, "storageTypes": "all"})
     ask(tab, 1, "open", NAME, {})
     ask(tab, 1, "execute", "write", "CREATE TABLE marks (writer, number)")
     assert "reload the page" in refusal(tab, 0, "execute", "write", "INSERT INTO marks VALUES ('x', 1)")
@@ -308,7 +325,6 @@ def test_a_page_hears_at_once_that_another_has_found_no_file_and_made_a_new_one(
 @both_layers
 def test_a_tab_whose_file_another_has_migrated_stops_and_says_reload(browser: Browser, ledger: Ledger) -> None:
     """The migration itself goes through while the first tab is at work."""
-    browser.expect_error("reload")
     tab, newer = browser.tab(), storage_tab(browser)
     tab.connect(ledger.url)
     tab.js("() => { window.errors = []; durably.on('worker:error', ({ error }) => errors.push(error)) }")
@@ -331,7 +347,7 @@ def test_a_tab_whose_file_another_has_migrated_stops_and_says_reload(browser: Br
     assert tab.run(run_id)["completedStepCount"] == steps[0][0] >= 4
     assert_sound(newer, 0)
 
-    browser.expect_error("reload")
     browser.reload(tab)
     refused = tab.refusal("() => start({ options: { database: 'test.sqlite3', jobs: ['./jobs.py'] } })")
     assert refused["name"] == "SchemaVersionError"
+    browser.check(with_log=False)

@@ -99,7 +99,7 @@ declare module "*/wa-sqlite/src/examples/OPFSWriteAheadVFS.js" {
     waHandles?: FileSystemSyncAccessHandle[];
     readLock?: { release(): void };
     writeLock?: { readonly mode: "shared" | "exclusive" | null; release(): void };
-    writeAhead?: { isolateForWrite(): void; rejoin(): void; close(): void; checkpoint(options?: { isPassive: boolean }): Promise<void> };
+    writeAhead?: { isolateForWrite(): void; rejoin(): void; rollback(): void; isTransactionPending(): boolean; close(): void; checkpoint(options?: { isPassive: boolean }): Promise<void> };
   }
   export class OPFSWriteAheadVFS extends FacadeVFS {
     lastError: unknown;

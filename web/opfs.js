@@ -6,7 +6,7 @@
 
 import { CoopVFS } from "./coop.js"
 import { checkSoundness, COMPANIONS, isDamage, setAside } from "./damage.js"
-import { isNamed, SQLiteError, StorageUnavailable } from "./errors.js"
+import { isNamed, isQuota, SQLiteError, StorageUnavailable } from "./errors.js"
 import { patiently } from "./patience.js"
 import { Presence } from "./presence.js"
 import { Connection } from "./sqlite.js"
@@ -15,7 +15,7 @@ import createModule from "./wa-sqlite/dist/wa-sqlite.mjs"
 import { Factory } from "./wa-sqlite/src/sqlite-api.js"
 import { WriteAheadVFS } from "./write-ahead.js"
 
-const SQLITE_BUSY = 5, SQLITE_CANTOPEN = 14, SQLITE_NOTADB = 26
+const SQLITE_BUSY = 5, SQLITE_FULL = 13, SQLITE_CANTOPEN = 14, SQLITE_NOTADB = 26
 const OPEN_READWRITE_CREATE = 6
 
 /**
@@ -55,7 +55,7 @@ export async function openDatabase(name, { durability = "full", vfs, doubt = tru
   }
   // The same file by another name would be another one to the locks.
   const path = name.split("/").filter(Boolean).join("/")
-  const layer = vfs ?? (await chooseVfs())
+  const layer = vfs ?? (layerHere ??= await chooseVfs())
   const open = () => patiently(() => tryToOpen(path, durability, layer, doubt, onChecked), mayPass)
   // One after the other, so that one is the first: who comes second finds the file looked at.
   const connection = await navigator.locks.request(`durably:${path}:begin`, async () => {
@@ -73,6 +73,9 @@ export async function openDatabase(name, { durability = "full", vfs, doubt = tru
   connection.onDamage = onDamage ?? connection.onDamage
   return connection
 }
+
+/** What `chooseVfs` found. @type {"write-ahead" | "coop" | undefined} */
+let layerHere
 
 /** A database is damaged, and nobody else has it open. */
 class Damaged extends SQLiteError {}
@@ -117,6 +120,7 @@ async function reach(call) {
   try {
     return await call()
   } catch (error) {
+    if (isQuota(error)) throw new SQLiteError(SQLITE_FULL, "there is no space for a new file")
     throw new StorageUnavailable(
       `The browser refuses its private file system (${error instanceof Error ? error.message : error}); ` +
         "this happens in some private windows and where site data is blocked.",
@@ -168,6 +172,7 @@ async function tryToOpen(name, durability, layer, doubt, onChecked) {
       presence.leave()
     }
     if (isAlone && isDamage(error)) throw new Damaged(/** @type {SQLiteError} */ (error).code, /** @type {Error} */ (error).message)
+    if (isQuota(error)) throw new SQLiteError(SQLITE_FULL, "there is no space for a new file")
     throw error instanceof Error && "code" in error && typeof error.code === "number"
       ? new SQLiteError(error.code, error.message)
       : error

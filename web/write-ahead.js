@@ -7,6 +7,8 @@
  * - The lock for writing can be given back. By itself the layer keeps it until somebody asks for it by a message,
  *   which a worker that is busy in somebody's code does not hear.
  * - A full disk is told apart from a broken one, and closing closes every handle.
+ * - A transaction that cannot even be rolled back by SQLite, for want of space, is dropped at its end. By itself the layer
+ *   would go on in it at the next one, and write over what other tabs have written since.
  * - After a commit that failed it is told that the layer may have lost track (`isDoubtful`): the commit can be in the log,
  *   and not in what the layer knows of it.
  *
@@ -60,9 +62,9 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
     file?.readLock?.release()
   }
 
-  /** Whether a commit failed, or left its journal. */
+  /** Whether a commit failed. */
   get isDoubtful() {
-    return this.#commitFailed || this.boundTempFiles.size > 0
+    return this.#commitFailed
   }
 
   /** Wait for a checkpoint that is under way, for it goes on with the files' handles after the commit. */
@@ -111,6 +113,23 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
       file.writeAhead?.rejoin()
     }
     return super.jLock(id, lock)
+  }
+
+  /** @override @param {number} id @param {number} lock */
+  jUnlock(id, lock) {
+    const file = this.mapIdToFile.get(id)
+    if (lock === LOCK_NONE && !file?.retryResult && file?.writeAhead?.isTransactionPending()) file.writeAhead.rollback()
+    return super.jUnlock(id, lock)
+  }
+
+  /**
+   * A journal is only for its own connection, which keeps it in mind: none that is found is to be played back.
+   * @override @param {string} path @param {number} flags @param {DataView} outThere
+   */
+  jAccess(path, flags, outThere) {
+    if (!path.endsWith("-journal")) return super.jAccess(path, flags, outThere)
+    outThere.setInt32(0, 0, true)
+    return SQLITE_OK
   }
 
   /** @override @param {number} id @param {number} flags */

@@ -36,6 +36,8 @@ _SQLITE_FULL, _SQLITE_IOERR, _SQLITE_CORRUPT, _SQLITE_NOTADB = 13, 10, 11, 26
 _NEARLY_FULL = 0.98
 _LONG_WAIT_SECONDS = 1.0
 """Whoever waits for the store for longer says so in `StorageInfo.state`."""
+_FULL_SECONDS = 5.0
+"""So long after a write that found no space the state is `full`; a run that needs some tries every second."""
 
 
 class OpfsDatabase:
@@ -48,7 +50,7 @@ class OpfsDatabase:
         self._turn = asyncio.Lock()
         self._last_loop_turn = 0.0
         self._is_broken = False
-        self._is_full = False
+        self._full_at = -math.inf
         self._waiting_since: float | None = None
         self._set_aside = ""
 
@@ -61,9 +63,7 @@ class OpfsDatabase:
         await self._give_loop_a_turn()
         async with self._turn:
             await self._renew_if_broken()
-            results = await self._send(mode, statements)
-            self._is_full = self._is_full and mode == "read"
-            return results
+            return await self._send(mode, statements)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[OpenTransaction]:
@@ -75,7 +75,6 @@ class OpfsDatabase:
                 yield tx
                 tx.end()
                 await self._send("bare", [Statement("COMMIT")])
-                self._is_full = False
             except BaseException:
                 tx.end()
                 await self._rollback()
@@ -125,7 +124,8 @@ class OpfsDatabase:
             return f"corrupt: set aside as {self._set_aside}"
         if self._waiting_since is not None and time.monotonic() - self._waiting_since > _LONG_WAIT_SECONDS:
             return "waiting for another tab"
-        if self._is_full:
+        # That a small write has found room since, in what the browser had set apart, tells nothing.
+        if time.monotonic() - self._full_at < _FULL_SECONDS:
             return "full"
         if is_persisted is None:
             return "ready"
@@ -218,7 +218,7 @@ class OpfsDatabase:
         primary = code & 0xFF
         self._is_broken = self._is_broken or primary == _SQLITE_IOERR
         if primary == _SQLITE_FULL or (primary == _SQLITE_IOERR and await _quota_is_used_up()):
-            self._is_full = True
+            self._full_at = time.monotonic()
             return StorageFullError(
                 f"the browser gives this site no more space, so {self._name} cannot grow; free some"
             )

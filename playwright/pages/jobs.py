@@ -17,6 +17,7 @@ from pyodide.http import pyfetch
 from durably import Retry, StepContext, StepTimeoutError, UserTransaction, job
 
 MODULUS = 1_000_003
+HEAP_SIZE = 2_000_000
 
 
 class Work(BaseModel):
@@ -161,6 +162,18 @@ async def insert(tx: UserTransaction, work: Work, name: str, number: int) -> Non
 async def rows(tx: UserTransaction, work: Work) -> list[int]:
     await note(work.ledger, "rows")
     return [row["number"] for row in await tx.execute("SELECT number FROM kept ORDER BY rowid")]
+
+
+@job
+async def hoard(step: StepContext, work: Work) -> int:
+    """Steps with results of megabytes."""
+    return sum([len(await step.run(name, heap, work, name)) for name in map("heap-{}".format, range(work.steps))])
+
+
+async def heap(work: Work, name: str) -> bytes:
+    await note(work.ledger, name)
+    await asyncio.sleep(work.seconds)
+    return bytes(HEAP_SIZE)
 
 
 async def note(ledger: str, name: str) -> None:
