@@ -245,13 +245,20 @@ class Browser:
 
         `with_log` counts what Python logs, too, which comes out as warnings of the console.
         """
-        problems = [problem for problem in self._problems if with_log or not problem.startswith(WARNING)]
-        expected = self._expected
-        self._problems, self._expected = [], []
+        problems = [problem for problem in self.take_problems() if with_log or not problem.startswith(WARNING)]
+        expected, self._expected = self._expected, []
         unexpected = [problem for problem in problems if not any(text in problem for text in expected)]
         assert not unexpected, "\n".join(["the browser reports:", *unexpected])
         missing = [text for text in expected if not any(text in problem for problem in problems)]
         assert not missing, f"expected, but not reported: {missing}"
+
+    def take_problems(self) -> list[str]:
+        """What went wrong since the last time, for a test that judges it itself."""
+        problems, self._problems = self._problems, []
+        return problems
+
+    def set_offline(self, offline: bool) -> None:
+        self._context.set_offline(offline)
 
     def _devtools(self) -> CDPSession:
         browser = self._context.browser

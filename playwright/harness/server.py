@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +60,12 @@ class Ledger:
         self._entries: list[Entry] = []
         self._changed = threading.Condition()
 
+    def hear(self, told: list[tuple[str, str]]) -> str:
+        """Write down what a page or a step has sent, by kind and name; what it is to be answered."""
+        for kind, name in told:
+            self.add(kind, name)
+        return ""
+
     def add(self, kind: str, name: str) -> None:
         with self._changed:
             self._entries.append(Entry(kind, name, time.monotonic()))
@@ -83,6 +89,9 @@ class Ledger:
             assert self._changed.wait_for(is_there, timeout), f"no '{kind} {name}' in {self._entries}"
 
 
+AnyLedger = TypeVar("AnyLedger", bound=Ledger)
+
+
 class Server(ThreadingHTTPServer):
     """Serves on a free port of this machine; `with` it."""
 
@@ -99,9 +108,13 @@ class Server(ThreadingHTTPServer):
         self.files[path] = text.encode()
 
     def new_ledger(self) -> Ledger:
+        return self.new_ledger_of(Ledger)
+
+    def new_ledger_of(self, kind: type[AnyLedger]) -> AnyLedger:
         name = str(len(self.ledgers))
-        self.ledgers[name] = Ledger(f"{self.origin}/ledger/{name}")
-        return self.ledgers[name]
+        ledger = kind(f"{self.origin}/ledger/{name}")
+        self.ledgers[name] = ledger
+        return ledger
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that hangs up in the middle is what these tests are about."""
@@ -147,9 +160,8 @@ class Handler(SimpleHTTPRequestHandler):
         if ledger is None:
             self._answer(404)
             return
-        for kind, name in parse_qsl(url.query, keep_blank_values=True):
-            ledger.add(kind, name)
-        self._answer(204)
+        answer = ledger.hear(parse_qsl(url.query, keep_blank_values=True))
+        self._answer(200 if answer else 204, answer.encode())
 
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-cache")
