@@ -525,6 +525,14 @@ def test_verb(options: argparse.Namespace) -> int:
     return int(any(outcome == "FAILED" for _, outcome, _ in table))
 
 
+def torture_verb(options: argparse.Namespace) -> int:
+    site()
+    (choose_firefox if options.engine.startswith("firefox") else choose_browser)()
+    limits = ["--minutes", options.minutes, "--engine", options.engine]
+    chosen = [] if options.seed is None else ["--seed", options.seed]
+    return call(tool("python"), ROOT / "playwright" / "torture.py", *limits, *chosen)
+
+
 def wheel_verb(_: argparse.Namespace) -> int:
     python_tools()
     wheel = project_wheel()
@@ -568,6 +576,13 @@ def command_line() -> argparse.ArgumentParser:
     test = verb(test_verb, "run every check: ruff, mypy, TypeScript; pytest on CPython and in real browsers")
     test.add_argument("--fast", action="store_true", help="only what needs neither a browser nor npm, nor many seconds")
     test.add_argument("pytest_args", nargs="*", metavar="-- ARG", help="what follows -- is passed to pytest")
+    torture = verb(
+        torture_verb, "break tabs, workers and the browser at random while jobs run, and count what was lost"
+    )
+    torture.add_argument("--minutes", type=float, default=5.0, help="for how long; default: 5")
+    torture.add_argument("--seed", type=int, help="what all choices come from; default: one drawn anew")
+    engines = ["chromium", "chromium-coop", "firefox"]
+    torture.add_argument("--engine", choices=engines, default=engines[0], help="default: %(default)s")
     verb(wheel_verb, "build the Python wheel into dist/durably")
     verb(site_verb, "build the whole static site into dist, for any web server")
     serve = verb(serve_verb, "build the site and serve it on this machine")

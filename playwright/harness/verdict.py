@@ -62,7 +62,8 @@ class Figures:
         outcomes = ", ".join(f"{count} {status}" for status, count in sorted(self.outcomes.items()))
         faults = ", ".join(f"{count} {what}" for what, count in sorted(self.faults.items()))
         return (
-            f"runs: {self.runs} ({outcomes}); steps: {self.executions} executed, {self.committed} heard of as committed; "
+            f"runs: {self.runs} ({outcomes}); "
+            f"steps: {self.executions} executed, {self.committed} heard of as committed; "
             f"kills: {self.kills} workers ({faults}); re-executions: {self.again}; lost: {self.lost}"
         )
 

@@ -55,7 +55,8 @@ class Fact:
     kind: str
     """`step`: an execution begins; `committed`: a page heard that it is stored; `did`, `refused`: what became of
     something asked for; `asked`: the machine asks for it; `fault`: the machine ends workers; `connected`, `event`,
-    `problem`: so says a page; `note`: a word of the machine."""
+    `problem`: so says a page, or its console; `tolerated`: what is no problem in a torture; `note`: a word of the
+    machine."""
     about: dict[str, str]
 
     @property
