@@ -40,6 +40,8 @@ MOST_OFFLINE_SECONDS = 1.0
 MOVES = {"trigger": 10, "signal": 5, "cancel": 2, "retry": 4, "fault": 4, "open": 3}
 FAULTS = ["reload"] * 3 + ["close"] * 2 + ["crash"] * 2 + ["terminate"] * 2 + ["restart", "offline", "kill"]
 """A bag out of which they are drawn; when it is empty it is filled again, so that none is left out for long."""
+AT_WORK = 0.8
+"""The share of faults that fall on a worker which executes runs; the others fall on one that may be booting."""
 TOLERATED = re.compile(r"ERR_INTERNET_DISCONNECTED|NetworkError|died \d+ times")
 """What a page may say of a network that is gone, and of a run that is parked."""
 
@@ -96,7 +98,7 @@ class Torture:
                 self._ask("cancel", self._chance.choice(list(self._active)))
             case "retry" if self._failed:
                 self._ask("retry", self._chance.choice(list(self._failed)))
-            case "fault" if all(seat.connected for seat in self._seats[:1]):
+            case "fault" if 2 * sum(seat.connected for seat in self._seats) >= len(self._seats):
                 self._fault()
             case "open" if len(self._seats) < MOST_TABS[self._browser.engine.kind]:
                 self._open()
@@ -131,7 +133,8 @@ class Torture:
         if self._bag[-1] == "offline" and not all(seat.connected for seat in self._seats):
             return  # a page that is loading would never be there
         fault = self._bag.pop()
-        seat = self._chance.choice(self._seats)
+        at_work = [seat for seat in self._seats if seat.connected]
+        seat = self._chance.choice(at_work if at_work and self._chance.random() < AT_WORK else self._seats)
         ended = {"offline": 0, "kill": len(self._seats)}.get(fault, 1)
         self._ledger.write("fault", what=fault, tab=str(seat.number), workers=str(ended))
         match fault:
