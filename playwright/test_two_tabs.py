@@ -85,3 +85,24 @@ def test_a_worker_that_a_plain_step_keeps_busy_is_not_robbed(browser: Browser, s
     [after] = [entry for entry in busy.entries if entry.name == "after"]
     assert other.entries[-1].at < after.at, "the second tab's writes had to wait for the first to have time again"
     assert_survived(other, chain_names(3), interruptions=0)
+
+
+def test_a_tab_that_comes_while_a_plain_step_keeps_the_other_busy_can_work_at_once(
+    browser: Browser, server: Server
+) -> None:
+    """The other was alone when its step began, and cannot hear now that it no longer is."""
+    busy, other = server.new_ledger(), server.new_ledger()
+    first, second = browser.tab(), browser.tab()
+    first.connect()
+    warm_up = first.trigger("chain", {"ledger": other.url, "steps": 1, "seconds": 0})
+    assert first.follow(warm_up)["status"] == "completed"
+    long_run = first.trigger("think", {"ledger": busy.url, "busy": 20})
+    busy.wait_for("step", "think")
+
+    second.connect()
+    run_id = second.trigger("chain", {"ledger": other.url, "steps": 1, "seconds": 0})
+    assert second.follow(run_id)["status"] == "completed"
+
+    assert "after" not in busy.names(), "the second tab had to wait for the first to have time again"
+    assert outcome(first.follow(long_run)) == ("completed", chain_output(3))
+    assert_survived(busy, ["before", "think", "after"], interruptions=0)

@@ -179,6 +179,15 @@ export class Connection {
     })
   }
 
+  /**
+   * Keep nothing from other tabs, not even from one that is yet to come: this worker may not hear it come. Resolves when
+   * all is given back, for the browser frees no lock while the worker is busy.
+   */
+  async rest() {
+    this.#giveWay()
+    await this.#vfs.settle()
+  }
+
   /** Close the file; the connection is of no use afterwards. */
   async close() {
     if (this.#whereabouts.isGone) {

@@ -87,6 +87,8 @@ class OpfsDatabase:
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[None]:
         async with self._turn:
+            if self._connection is not None:
+                await self._connection.rest()
             yield
 
     async def close(self) -> None:
