@@ -147,7 +147,7 @@ class Handler(SimpleHTTPRequestHandler):
         path = urlsplit(self.path).path
         if path in self.server.files:
             self._answer(200, self.server.files[path], self.guess_type(path))
-        elif path.startswith("/coop/") and path.endswith("worker.js"):
+        elif path.startswith("/coop/") and path.endswith(("worker.js", "deputy.js")):
             source = Path(self.translate_path(path)).read_bytes()
             self._answer(200, source + ONE_HANDLE, self.guess_type(path))
         else:
