@@ -133,7 +133,7 @@ export class Durably {
     const port = new Port(start, {
       onBoot,
       onWorker: (worker) => (durably.worker = worker),
-      onDeath: reportError,
+      onDeath: (error) => reportError(error), // a method of the port's it cannot be
       onCancelled: ({ id, job_name, labels }) =>
         durably.#dispatch({
           type: "run:cancel",

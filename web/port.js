@@ -17,6 +17,8 @@ const URGENT_PATIENCE_MS = 200
 const INTERRUPT_PATIENCE_MS = 600
 /** How long a step may go on after its run was cancelled, while its worker is not blocked, before the worker is ended. */
 const IGNORED_MS = 5000
+/** How long one that cannot be interrupted may be slow, and not blocked, before it is ended. */
+const SLOW_PATIENCE_MS = 300
 /** How long the deputy may take. */
 const DEPUTY_PATIENCE_MS = 5000
 const JSON_HEADERS = { "content-type": "application/json" }
@@ -220,10 +222,10 @@ export class Port {
 
   /** Break into Python, if that can be; whether it answers then. @param {string} runId @param {Promise<Response>} answered */
   async #interrupted(runId, answered) {
-    if (this.#interrupts === null) return false
+    const heard = answered.then(() => true, () => false)
+    if (this.#interrupts === null) return await Promise.race([heard, pause(SLOW_PATIENCE_MS).then(() => false)])
     const deputy = new Deputy()
     const asked = deputy.ask({ interrupt: { name: this.#interrupts, runId } })
-    const heard = answered.then(() => true, () => false)
     try {
       const late = pause(INTERRUPT_PATIENCE_MS).then(() => false)
       // The deputy's own answer tells nothing but a failure, after which there is nothing to wait for.
