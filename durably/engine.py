@@ -162,7 +162,7 @@ class Durably(Runs):
         self._neighbours = Neighbours(
             channel,
             self._services.bus,
-            self._services.ids.new(),
+            self._worker.id,
             reactions=lambda: self._worker,
             is_alive=liveness.note_alive,
         )

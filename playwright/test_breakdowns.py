@@ -51,9 +51,9 @@ def test_another_tab_can_cancel_a_step_that_never_ends(browser: Browser, server:
     endless, other = server.new_ledger(), server.new_ledger()
     first, second = browser.tab(), browser.tab()
     first.connect(other.url)
-    second.connect()
     run_id = first.trigger("never-ends", {"ledger": endless.url})
     endless.wait_for("step", "loop")
+    second.connect()  # the blocked worker cannot even hear of it
 
     second.js("id => durably.cancel(id)", run_id)
 

@@ -254,8 +254,11 @@ export class Port {
 
   /** What a tab tells the others, as `durably/neighbours.py` describes it. @param {unknown} text */
   #overhear(text) {
-    if (typeof text !== "string" || !text.startsWith('{"durably":1,') || !text.includes('"run:cancel"')) return
-    const { type, facts } = JSON.parse(text)
+    if (typeof text !== "string" || !text.startsWith('{"durably":1,')) return
+    if (!text.includes('"kind":"hello"') && !text.includes('"run:cancel"')) return
+    const { kind, from, type, facts } = JSON.parse(text)
+    // In place of the worker, who may be too busy to hear: or nobody would think that anybody listens.
+    if (kind === "hello" && from !== this.#workerId) this.#tell({ from: this.#workerId ?? "page", kind: "here" })
     if (type !== "run:cancel") return
     const [runId] = JSON.parse(facts.run_id)
     if (this.#active.includes(runId)) void this.#seeToItsEnd(runId)
@@ -301,8 +304,13 @@ export class Port {
   #announce(cancelled) {
     for (const { id, job_name, labels } of cancelled) {
       const facts = { run_id: JSON.stringify([id]), job_name: JSON.stringify([job_name]), labels: `[${labels}]` }
-      this.#tabs?.postMessage(JSON.stringify({ durably: 1, from: "deputy", kind: "event", type: "run:cancel", at: Date.now(), facts }))
+      this.#tell({ from: "deputy", kind: "event", type: "run:cancel", at: Date.now(), facts })
     }
+  }
+
+  /** @param {object} message */
+  #tell(message) {
+    this.#tabs?.postMessage(JSON.stringify({ durably: 1, ...message }))
   }
 
   // -- messages ----------------------------------------------------------------------------------------

@@ -44,12 +44,13 @@ class WebLocks:
 
         released = Promise.new(create_once_callable(keep))
 
-        def wait_for_grant(resolve: Callable[[], None], _reject: object) -> None:
+        def wait_for_grant(resolve: Callable[[], None], reject: Callable[[object], None]) -> None:
             def granted(_lock: object) -> object:
                 resolve()
                 return released
 
-            navigator.locks.request(PREFIX + worker_id, create_once_callable(granted))
+            # Once it is granted a rejection says no more than that this worker is being ended.
+            navigator.locks.request(PREFIX + worker_id, create_once_callable(granted)).then(lambda _: None, reject)
 
         await Promise.new(create_once_callable(wait_for_grant))
         # A step may block this worker from its first moment on: by then the pulse must beat.
