@@ -325,12 +325,13 @@ def test_a_page_hears_at_once_that_another_has_found_no_file_and_made_a_new_one(
 @both_layers
 def test_a_tab_whose_file_another_has_migrated_stops_and_says_reload(browser: Browser, ledger: Ledger) -> None:
     """The migration itself goes through while the first tab is at work."""
-    tab, newer = browser.tab(), storage_tab(browser)
+    tab = browser.tab()
     tab.connect(ledger.url)
     tab.js("() => { window.errors = []; durably.on('worker:error', ({ error }) => errors.push(error)) }")
     run_id = tab.trigger("chain", {"ledger": ledger.url, "steps": 100})
     ledger.wait_for("step", "step-05")
 
+    newer = storage_tab(browser)
     ask(newer, 0, "open", NAME, {})
     ask(newer, 0, "execute", "write", *MIGRATION)
     tab.page.wait_for_function("errors.length > 0")
