@@ -8,6 +8,7 @@
  * @module
  */
 
+import { Deputy, pause } from "./deputize.js"
 import { DurablyError } from "./durably-error.js"
 import { allMarked, leaveMark, marked, UseMark } from "./marks.js"
 
@@ -19,8 +20,6 @@ const INTERRUPT_PATIENCE_MS = 600
 const IGNORED_MS = 5000
 /** How long one that cannot be interrupted may be slow, and not blocked, before it is ended. */
 const SLOW_PATIENCE_MS = 300
-/** How long the deputy may take. */
-const DEPUTY_PATIENCE_MS = 5000
 const JSON_HEADERS = { "content-type": "application/json" }
 
 /**
@@ -33,7 +32,7 @@ const JSON_HEADERS = { "content-type": "application/json" }
  * @property {(error: Error) => void} refuse
  * @property {ReadableStreamDefaultController<Uint8Array>} [stream]
  *
- * @typedef {{ id: string, job_name: string, labels: string }} CancelledRun  as the store keeps it
+ * @typedef {import("./deputize.js").CancelledRun} CancelledRun
  */
 
 export class Port {
@@ -225,7 +224,7 @@ export class Port {
     const heard = answered.then(() => true, () => false)
     if (this.#interrupts === null) return await Promise.race([heard, pause(SLOW_PATIENCE_MS).then(() => false)])
     const deputy = new Deputy()
-    const asked = deputy.ask({ interrupt: { name: this.#interrupts, runId } })
+    const asked = deputy.interrupt(this.#interrupts, runId)
     try {
       const late = pause(INTERRUPT_PATIENCE_MS).then(() => false)
       // The deputy's own answer tells nothing but a failure, after which there is nothing to wait for.
@@ -282,14 +281,8 @@ export class Port {
   async #cancelByDeputy(runId) {
     const deputy = new Deputy()
     try {
-      const now = Date.now()
-      const { database, durability } = this.#options
-      const requests = this.#cancelRequests.map((request) => filledIn(request, { id: runId, run_id: runId, now }))
-      const { replies } = await deputy.ask({ database, durability, requests })
-      const [found, did] = replies.map(firstResult)
-      const [run] = records(found)
+      const { run, cancelled } = await deputy.cancel(this.#options, this.#cancelRequests, runId)
       if (!run) return problem("NotFoundError", 404, `there is no run ${runId}`)
-      const cancelled = /** @type {CancelledRun[]} */ (records(did))
       if (!cancelled.length) return problem("ConflictError", 409, `run ${runId} is ${run.status} and cannot be cancelled`)
       this.#announce(cancelled)
       // The worker that takes the place of the old one has not heard of it.
@@ -381,32 +374,6 @@ export class Port {
   }
 }
 
-/** A worker that speaks to the database while the one with Python cannot. */
-class Deputy {
-  #worker = new Worker(new URL("./deputy.js", import.meta.url), { type: "module", name: "durably-deputy" })
-
-  /** @param {object} message @returns {Promise<any>} */
-  async ask(message) {
-    const answer = new Promise((resolve) => (this.#worker.onmessage = ({ data }) => resolve(data)))
-    this.#worker.postMessage(message)
-    const late = pause(DEPUTY_PATIENCE_MS).then(() => ({ failed: "the database did not answer" }))
-    const said = await Promise.race([answer, late])
-    if (said.failed) throw new Error(said.failed)
-    return said
-  }
-
-  end() {
-    this.#worker.terminate()
-  }
-}
-
-/** What a request's first statement gave. @param {any} reply @returns {[string[], unknown[][], number]} */
-function firstResult(reply) {
-  const results = JSON.parse(typeof reply === "string" ? reply : new TextDecoder().decode(reply[0]))
-  if (results.error) throw new Error(results.error[1])
-  return results[0]
-}
-
 /** The answer, if it is that the thing was done. @param {Promise<Response>} answer */
 async function done(answer) {
   const response = await answer
@@ -418,24 +385,7 @@ function gone() {
   return new DurablyError("DurablyError", 503, "The connection was closed.")
 }
 
-/** @param {number} milliseconds */
-function pause(milliseconds) {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds))
-}
-
 /** The answer that the HTTP API would give. @param {string} name @param {number} status @param {string} sentence */
 function problem(name, status, sentence) {
   return new Response(JSON.stringify({ error: sentence }), { status, headers: { "durably-error": name } })
-}
-
-/** A request of the bridge with its open parameters filled in. @param {string} request @param {Record<string, unknown>} values */
-function filledIn(request, values) {
-  const [mode, statements] = JSON.parse(request)
-  const filled = (/** @type {object} */ open) => Object.fromEntries(Object.entries(open).map(([name, value]) => [name, value ?? values[name]]))
-  return JSON.stringify([mode, statements.map((/** @type {[string, object]} */ [sql, open]) => [sql, filled(open)])])
-}
-
-/** The rows of a result of the bridge as objects. @param {[string[], unknown[][], number]} result @returns {Record<string, any>[]} */
-function records([columns, rows]) {
-  return rows.map((row) => Object.fromEntries(columns.map((name, place) => [name, row[place]])))
 }
