@@ -1,6 +1,6 @@
 """How quickly a run goes on, and how quickly tabs hear of each other: medians, printed beside what is aimed at.
 
-`DURABLY_ROUNDS` sets how often each is measured (5; 20 where they are to be quoted). A round trip to the test's server,
+`DURABLY_ROUNDS` sets how often each is measured (3; 20 where they are to be quoted). A round trip to the test's server,
 by which a step is noticed, is part of every figure.
 """
 
@@ -16,7 +16,7 @@ from harness.browser import Browser
 from harness.checks import step_times
 from harness.server import Ledger, Server
 
-ROUNDS = int(os.environ.get("DURABLY_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("DURABLY_ROUNDS", "3"))
 LENIENT = 4
 """A busy machine may take so many times as long before a test fails: what is sought here are mistakes by magnitudes."""
 

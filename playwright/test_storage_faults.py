@@ -13,8 +13,8 @@ import pytest
 from harness.browser import Browser, Tab
 from harness.server import Ledger, Server
 
-both_layers = pytest.mark.engines("chromium", "chromium-coop", "firefox")
-in_chromium = pytest.mark.engines("chromium", "chromium-coop")
+everywhere = pytest.mark.engines("chromium", "chromium-coop", "firefox")
+both_layers = pytest.mark.engines("chromium", "chromium-coop")
 
 STORAGE = "/t/storage.html"
 NAME = "test.sqlite3"
@@ -76,7 +76,7 @@ def assert_sound(tab: Tab, worker: int) -> None:
 # --- flushing -------------------------------------------------------------------------------------
 
 
-@both_layers
+@everywhere
 def test_a_relaxed_commit_is_not_flushed(browser: Browser) -> None:
     tab = storage_tab(browser)
     ask(tab, 0, "open", NAME, {"durability": "relaxed"})
@@ -87,7 +87,7 @@ def test_a_relaxed_commit_is_not_flushed(browser: Browser) -> None:
 # --- a sudden end ---------------------------------------------------------------------------------
 
 
-@both_layers
+@everywhere
 def test_what_was_committed_is_there_when_the_browser_is_killed_in_the_middle_of_a_transaction(
     browser: Browser,
 ) -> None:
@@ -152,7 +152,7 @@ def damage(tab: Tab) -> None:
     ask(tab, 0, "flip", NAME, *SPOILT)
 
 
-@both_layers
+@everywhere
 def test_a_damaged_database_is_set_aside_whole_and_a_new_one_is_begun(browser: Browser) -> None:
     tab = storage_tab(browser)
     filled(tab)
@@ -174,7 +174,7 @@ def test_a_damaged_database_is_set_aside_whole_and_a_new_one_is_begun(browser: B
     assert ask(tab, 2, "execute", "read", COUNT) == [[2000]]
 
 
-@in_chromium
+@both_layers
 def test_a_page_works_with_a_new_database_and_says_what_became_of_the_damaged_one(browser: Browser) -> None:
     tab = browser.tab()
     tab.connect()
@@ -213,7 +213,7 @@ def no_space(tab: Tab, server: Server) -> Iterator[None]:
     devtools.send("Storage.overrideQuotaForOrigin", {"origin": server.origin})
 
 
-@in_chromium
+@both_layers
 def test_without_space_there_is_an_error_and_with_space_the_run_goes_on_by_itself(
     browser: Browser, server: Server, ledger: Ledger
 ) -> None:
@@ -260,7 +260,7 @@ def test_with_its_handles_lost_a_connection_says_so_and_another_finds_everything
     layer_complains(browser, "already closed")
 
 
-@in_chromium
+@both_layers
 def test_a_worker_that_loses_the_files_opens_them_anew_and_its_run_goes_on(browser: Browser) -> None:
     tab = browser.tab()
     tab.connect(jobs=("./losing_jobs.py",))
@@ -270,7 +270,7 @@ def test_a_worker_that_loses_the_files_opens_them_anew_and_its_run_goes_on(brows
     layer_complains(browser, "already closed")
 
 
-@in_chromium
+@both_layers
 def test_when_the_sites_data_is_deleted_open_pages_say_so_and_a_new_one_begins_anew(
     browser: Browser, server: Server
 ) -> None:
@@ -305,7 +305,7 @@ def test_when_the_sites_data_is_deleted_open_pages_say_so_and_a_new_one_begins_a
     assert_sound(tab, 1)
 
 
-@in_chromium
+@both_layers
 def test_a_page_hears_at_once_that_another_has_found_no_file_and_made_a_new_one(
     browser: Browser, server: Server
 ) -> None:

@@ -13,7 +13,7 @@ from harness.walks import WalkLedger
 from torture import torture
 
 SEED = 4
-SECONDS = {"chromium": 70, "firefox": 20}
+SECONDS = {"chromium": 45, "firefox": 15}
 """Beside the time in which what is left comes to its end."""
 
 
