@@ -18,7 +18,7 @@
 import { isNamed, isQuota } from "./errors.js"
 import { OPFSWriteAheadVFS } from "./wa-sqlite/src/examples/OPFSWriteAheadVFS.js"
 
-const SQLITE_OK = 0, SQLITE_FULL = 13, SQLITE_IOERR = 10, SQLITE_IOERR_FSYNC = 1034
+const SQLITE_OK = 0, SQLITE_FULL = 13, SQLITE_IOERR = 10, SQLITE_IOERR_FSYNC = 1034, SQLITE_IOERR_LOCK = 3850
 const LOCK_NONE = 0, LOCK_SHARED = 1
 const SYNCHRONOUS_FULL = 2
 /** The control by which SQLite has the layer commit. */
@@ -109,8 +109,14 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
     const file = this.mapIdToFile.get(id)
     if (file && file.lockState === LOCK_NONE && lock === LOCK_SHARED && !file.writeHint && !file.retryResult) {
       // Writers read the log to its end before they begin; here a reader does, too.
-      file.writeAhead?.isolateForWrite()
-      file.writeAhead?.rejoin()
+      try {
+        file.writeAhead?.isolateForWrite()
+      } catch (error) {
+        this.lastError = error
+        return SQLITE_IOERR_LOCK
+      } finally {
+        file.writeAhead?.rejoin()
+      }
     }
     return super.jLock(id, lock)
   }
