@@ -154,7 +154,7 @@ class Browser:
         """Start it, after `stop` or `kill` again."""
         self._context = self._launch()
         self._context.on("console", self._heard)
-        self._context.on("weberror", lambda error: self._problems.append(f"uncaught: {error.error}"))
+        self._context.on("weberror", lambda error: self._uncaught(str(error.error)))
         self._context.on("request", lambda request: self._requested(request.url))
         self._context.on("response", self._answered)
 
@@ -268,6 +268,12 @@ class Browser:
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning", "assert"):
             self._problems.append(f"console {message.type}: {message.text} ({message.location['url']})")
+
+    def _uncaught(self, error: str) -> None:
+        # Firefox now and then reports an error with nothing in it after a worker was terminated. Where it comes from
+        # is not known; one that says anything at all is a problem.
+        if not (self.engine.kind == "firefox" and error == "undefined"):
+            self._problems.append(f"uncaught: {error}")
 
     def _requested(self, url: str) -> None:
         address = urlsplit(url)
