@@ -14,9 +14,10 @@ from torture import torture
 
 SEED = 4
 SECONDS = {"chromium": 45, "firefox": 15}
+"""Beside the time in which what is left comes to its end."""
+
 LEAST = {"chromium": (5, 2, 20), "firefox": (0, 0, 0)}
 """Runs, kills and commits that there must be more of. On two cores Firefox boots a tab in up to 20 seconds."""
-"""Beside the time in which what is left comes to its end."""
 
 
 @pytest.mark.engines("chromium", "firefox")
