@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 
 from harness.browser import ENGINES, Browser, Engine, Tab
 from harness.server import Server
-from harness.verdict import QUERIES, Problem, Tables, Verdict, judge
+from harness.verdict import KEPT_TABLE, QUERIES, Problem, Tables, Verdict, judge
 from harness.walks import Op, WalkLedger, draw_ops, one_of_each
 from playwright.sync_api import sync_playwright
 
@@ -207,7 +207,8 @@ class Torture:
         ]
 
     def _look(self) -> Tables:
-        rows = self._seats[0].tab.js("look", list(QUERIES.values()))
+        # A brief walk may not have come to its first transaction.
+        _, *rows = self._seats[0].tab.js("look", [KEPT_TABLE, *QUERIES.values()])
         return dict(zip(QUERIES, rows, strict=True))
 
     # -- what is known ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ GROWTH_BYTES = 48 * 2**20
 KNOWN_FAILURES = re.compile(r"stumbled on purpose|was cancelled|died \d+ times")
 """Why a run may have failed: by its own will, with its child, or because its tab was crashed again and again."""
 
+KEPT_TABLE = "CREATE TABLE IF NOT EXISTS kept (run TEXT, step TEXT)"
 QUERIES = {
     "integrity": "SELECT integrity_check FROM pragma_integrity_check",
     "runs": "SELECT id, status, error, payload, output, parent_id, completed_step_count FROM durably_runs ORDER BY id",
