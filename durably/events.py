@@ -265,7 +265,7 @@ class EventBus:
             await outcome
         except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
             raise
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - as for a plain listener
             self._report(error, event)
 
     def _report(self, error: BaseException, event: Event) -> None:

@@ -155,7 +155,8 @@ class Neighbours:
             return  # of another version, or not durably's at all: anybody in this origin may write to the channel
         try:
             said = json.loads(text)
-            self._heed(said["kind"], said["from"], said)
+            if said["from"] != self._name:  # its page answers for it, too, in case it is busy
+                self._heed(said["kind"], said["from"], said)
         except _MISUNDERSTANDINGS as error:
             logger.debug("a message that is not understood was ignored: %r", error)
 

@@ -18,8 +18,8 @@ from playwright.sync_api import BrowserType, Playwright
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from harness.browser import ENGINES, Browser, Engine  # noqa: E402
-from harness.server import Ledger, Server  # noqa: E402
+from harness.browser import ENGINES, Browser, Engine  # noqa: E402 - the path comes first
+from harness.server import Ledger, Server  # noqa: E402 - as above
 
 
 @pytest.fixture(scope="session")

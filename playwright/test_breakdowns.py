@@ -11,7 +11,7 @@ CANCEL = "async id => { const start = performance.now(); await durably.cancel(id
 
 
 def test_a_step_that_never_ends_is_cancelled_within_a_second(browser: Browser, server: Server) -> None:
-    """Nothing can interrupt Python there, so its worker is ended; the other runs go on from their checkpoints."""
+    """Python is interrupted in the middle of its loop, and nothing else in the worker is disturbed."""
     endless, other = server.new_ledger(), server.new_ledger()
     tab = browser.tab()
     tab.connect(other.url)

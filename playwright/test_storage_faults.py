@@ -270,6 +270,12 @@ def test_a_worker_that_loses_the_files_opens_them_anew_and_its_run_goes_on(brows
     layer_complains(browser, "already closed")
 
 
+def delete_data(tab: Tab, server: Server) -> None:
+    """As a person does in the browser's settings."""
+    devtools = tab.page.context.new_cdp_session(tab.page)
+    devtools.send("Storage.clearDataForOrigin", {"origin": server.origin, "storageTypes": "all"})
+
+
 @both_layers
 def test_when_the_sites_data_is_deleted_open_pages_say_so_and_a_new_one_begins_anew(
     browser: Browser, server: Server
@@ -277,8 +283,7 @@ def test_when_the_sites_data_is_deleted_open_pages_say_so_and_a_new_one_begins_a
     """The browser would let them go on with files that nobody will ever find again."""
     tab = storage_tab(browser)
     filled(tab)
-    devtools = tab.page.context.new_cdp_session(tab.page)
-    devtools.send("Storage.clearDataForOrigin", {"origin": server.origin, "storageTypes": "all"})
+    delete_data(tab, server)
 
     told = tab.js(
         """
@@ -311,8 +316,7 @@ def test_a_page_hears_at_once_that_another_has_found_no_file_and_made_a_new_one(
 ) -> None:
     tab = storage_tab(browser)
     filled(tab)
-    devtools = tab.page.context.new_cdp_session(tab.page)
-    devtools.send("Storage.clearDataForOrigin", {"origin": server.origin, "storageTypes": "all"})
+    delete_data(tab, server)
     ask(tab, 1, "open", NAME, {})
     ask(tab, 1, "execute", "write", "CREATE TABLE marks (writer, number)")
     assert "reload the page" in refusal(tab, 0, "execute", "write", "INSERT INTO marks VALUES ('x', 1)")

@@ -137,7 +137,7 @@ class EmptyError(Exception):
 
 class NotTextError(Exception):
     def __str__(self) -> str:
-        return 5  # type: ignore[return-value]
+        return 5  # type: ignore[return-value]  # which is what it is for
 
 
 class EqualsNothing(BaseException):

@@ -110,7 +110,7 @@ def kill_after(deadly: int) -> None:
             return cursor
 
     connect = sqlite3.connect
-    sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Deadly, **kwargs)  # type: ignore[assignment]
+    sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Deadly, **kwargs)  # type: ignore[assignment]  # looser
 
 
 if __name__ == "__main__":

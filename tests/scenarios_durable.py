@@ -96,7 +96,7 @@ async def a_step_is_tried_again_after_growing_pauses_and_its_attempts_are_told(p
     run = await durably.jobs.patient.trigger(1)
     working = asyncio.ensure_future(durably.process_one())
     for n, pause in enumerate((1, 3, 5), start=1):
-        await until(lambda n=n: len(told) == n)  # type: ignore[misc]
+        await until(lambda n=n: len(told) == n)  # type: ignore[misc]  # mypy cannot infer n
         await clock.advance(pause)
     await asyncio.wait_for(working, 10)
     assert told == [(1, "attempt 1", 1), (2, "attempt 2", 3), (3, "attempt 3", 5)]
@@ -135,7 +135,7 @@ async def what_another_attempt_cannot_mend_fails_at_once(place: Place) -> None:
     await durably.jobs.stubborn.trigger("after")
     working = asyncio.ensure_future(durably.process_one())
     for n in (1, 2):
-        await until(lambda n=n: len(pauses) == n)  # type: ignore[misc]
+        await until(lambda n=n: len(pauses) == n)  # type: ignore[misc]  # mypy cannot infer n
         await clock.advance(7)
     await asyncio.wait_for(working, 10)
     assert pauses == [7, 7]
@@ -167,7 +167,7 @@ async def attempts_are_counted_in_the_store(place: Place) -> None:
     assert calls == [1], "the pause is kept"
     for n in (2, 3):
         await clock.advance(60)
-        await until(lambda n=n: len(calls) == n)  # type: ignore[misc]
+        await until(lambda n=n: len(calls) == n)  # type: ignore[misc]  # mypy cannot infer n
     await asyncio.wait_for(working, 10)
     found = await second.get_run(run.id)
     assert found is not None
@@ -812,7 +812,7 @@ async def a_run_that_keeps_killing_its_worker_is_parked_as_failed_naming_the_ste
         victim, _ = await begun(place, dangerous, clock=ManualClock(datetime.fromtimestamp(clock.now() / 1000, UTC)))
         instances.append(victim)
         stuck.append(asyncio.ensure_future(process_when_seen(victim)))
-        await until(lambda n=n: len(attempts) == n + 1)  # type: ignore[misc]
+        await until(lambda n=n: len(attempts) == n + 1)  # type: ignore[misc]  # mypy cannot infer n
         await clock.advance(60)
         # Another connection sees the claim a moment later, and frees the run without claiming it.
         for _ in range(1000):

@@ -317,7 +317,7 @@ async def _all_terminal(durably: Any, runs: Any) -> bool:
 
 
 @contract
-async def test_the_events_of_a_cancelled_run_end_with_its_cancellation() -> None:
+async def test_the_events_of_a_cancelled_run_end_with_its_cancellation_and_its_step_has_a_row_that_says_so() -> None:
     """'order within a run': `run:cancel` is terminal, so that nothing of the run comes after it; 'What happened
     is what the event stream, the run row and the steps say'"""
     here = asyncio.Event()
@@ -337,25 +337,6 @@ async def test_the_events_of_a_cancelled_run_end_with_its_cancellation() -> None
         await durably.jobs.echo.trigger_and_wait(2, timeout=4)
         mine = [event for event in events if event.run_id == run.id]
         assert types(mine) == ["run:trigger", "run:start", "step:start", "step:cancel", "run:cancel"]
-
-
-@contract
-async def test_the_step_that_was_cancelled_has_a_row_that_says_so() -> None:
-    """'What happened is what the event stream, the run row and the steps say, all three.'"""
-    here = asyncio.Event()
-
-    async def hold() -> None:
-        here.set()
-        await asyncio.sleep(30)
-
-    async def body(step: StepContext, payload: Any) -> Any:
-        await step.run("held", hold)
-
-    async with quick(":memory:", body_job(body), echo) as durably:
-        run = await durably.jobs.body.trigger(1)
-        await here.wait()
-        await durably.cancel(run.id)
-        await durably.jobs.echo.trigger_and_wait(2, timeout=4)
         assert [(s.name, str(s.status)) for s in await durably.get_steps(run.id)] == [("held", "cancelled")]
 
 

@@ -134,6 +134,25 @@ async def test_a_message_that_is_not_made_as_ours_is_ignored(ether: Ether, tmp_p
 
 
 @contract
+async def test_what_its_own_page_says_in_its_name_makes_nobody_a_neighbour(ether: Ether, tmp_path: Path) -> None:
+    """A page answers for its worker, which may be busy; with itself for a neighbour it would tell every event for ever."""
+    async with instance(tmp_path, quick_body) as durably:
+        said: list[str] = []
+        listener = Line(ether)
+        listener.open(said.append)
+        for hear in [*ether.listeners.values()]:
+            hear(message(durably.worker_id, "here"))
+        run = await durably.jobs.body.trigger(1)
+        await durably.wait_for_run(run.id)
+        assert not any('"kind":"event"' in text for text in said), said
+        for hear in [*ether.listeners.values()]:
+            hear(message("another", "here"))
+        run = await durably.jobs.body.trigger(1)
+        await durably.wait_for_run(run.id)
+        assert any('"kind":"event"' in text for text in said)
+
+
+@contract
 async def test_two_cancels_that_come_close_together_both_stop_their_steps_at_once(ether: Ether, tmp_path: Path) -> None:
     """The second comes while the store is being asked about the first; it must not wait for the next heartbeat."""
     at_work: list[Any] = []

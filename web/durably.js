@@ -195,8 +195,8 @@ export class Durably {
   }
 
   /**
-   * Cancel a pending or running run: its step is cancelled at its next `await`. A step that blocks the worker is ended
-   * with it, and another worker takes its place.
+   * Cancel a pending or running run: its step is cancelled at its next `await`. A step that blocks the worker is
+   * interrupted where the browser lets Python be; elsewhere it is ended with the worker, and another takes its place.
    * @param {string} runId
    */
   async cancel(runId) {

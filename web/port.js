@@ -97,8 +97,8 @@ export class Port {
   }
 
   /**
-   * Cancel a run even if the worker is blocked: then the deputy does it, and if it is the run that blocks the worker,
-   * the worker is ended and another one booted.
+   * Cancel a run even if the worker is blocked. If it is by that run, Python is interrupted; where that cannot be, the
+   * worker is ended, the deputy cancels the run, and another worker is booted. If it is by another run, that goes on.
    * @param {string} path @param {string} runId @returns {Promise<Response>}
    */
   async cancelRun(path, runId) {
@@ -255,12 +255,17 @@ export class Port {
   #overhear(text) {
     if (typeof text !== "string" || !text.startsWith('{"durably":1,')) return
     if (!text.includes('"kind":"hello"') && !text.includes('"run:cancel"')) return
-    const { kind, from, type, facts } = JSON.parse(text)
-    // In place of the worker, who may be too busy to hear: or nobody would think that anybody listens.
-    if (kind === "hello" && from !== this.#workerId) this.#tell({ from: this.#workerId ?? "page", kind: "here" })
-    if (type !== "run:cancel") return
-    const [runId] = JSON.parse(facts.run_id)
-    if (this.#active.includes(runId)) void this.#seeToItsEnd(runId)
+    try {
+      const { kind, from, type, facts } = JSON.parse(text)
+      // In place of the worker, who may be too busy to hear: or nobody would think that anybody listens.
+      if (kind === "hello" && this.#workerId !== null && from !== this.#workerId) this.#tell({ from: this.#workerId, kind: "here" })
+      if (type !== "run:cancel") return
+      const [runId] = JSON.parse(facts.run_id)
+      if (this.#active.includes(runId)) void this.#seeToItsEnd(runId)
+    } catch (error) {
+      // Anybody in this origin may write to the channel; the worker, too, ignores what it does not understand.
+      if (!(error instanceof SyntaxError || error instanceof TypeError)) throw error
+    }
   }
 
   /** End the worker that a run blocks, cancel the run, and boot another worker. @param {string} runId */

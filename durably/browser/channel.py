@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from js import BroadcastChannel as JsBroadcastChannel  # noqa: TID251 - this module's purpose
-from pyodide.ffi import create_proxy  # noqa: TID251
+from pyodide.ffi import create_proxy  # noqa: TID251 - as above
 
 
 def channel_name(database_name: str) -> str:

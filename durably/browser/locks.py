@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from js import AbortController, Object, Promise, navigator  # noqa: TID251 - this module's purpose
-from pyodide.ffi import JsException, create_once_callable, to_js  # noqa: TID251
+from pyodide.ffi import JsException, create_once_callable, to_js  # noqa: TID251 - as above
 
 from ..clock import EpochMs
 from ..liveness import Silence

@@ -225,7 +225,7 @@ class Browser:
 
     def _processes(self) -> list[Process]:
         """Those of this profile, the first of which has started the others."""
-        listed = subprocess.run(["ps", "-axww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)  # noqa: S607
+        listed = subprocess.run(["ps", "-axww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)  # noqa: S607 - where `ps` is differs
         lines = [line.split(None, 2) for line in listed.stdout.splitlines()]
         everything = [Process(int(number), int(parent), " ".join(command)) for number, parent, *command in lines]
         ours = [process for process in everything if str(self._profile) in process.command.split()]

@@ -20,6 +20,6 @@ def hear(message: Any) -> None:
 
 
 CHANNEL.onmessage = create_proxy(hear)
-durably.clock.time = SimpleNamespace(  # type: ignore[assignment]
+durably.clock.time = SimpleNamespace(  # type: ignore[assignment]  # it stands in for a module
     time_ns=lambda: time.time_ns() + wrong_by.seconds * 1_000_000_000
 )
