@@ -82,7 +82,7 @@ class Execution:
     @property
     def progress(self) -> Progress | None:
         """What the run has said last; the store hears of it a moment later."""
-        return None if self._session is None else self._session.progress
+        return None if self._session is None else self._session.progress.said
 
     def start(self) -> asyncio.Task[None]:
         """Begin, as a task of its own."""
@@ -149,7 +149,8 @@ class Execution:
         session: Session | None = None
         executing_run.set(self.stored.id)
         try:
-            steps = await ours(self._services.store.steps_of(self.stored.id))
+            is_new = self.stored.generation == 1 and not self.stored.completed_step_count
+            steps = [] if is_new else await ours(self._services.store.steps_of(self.stored.id))
             session = self._session = Session(self._services, self.stored, steps)
             self._begun.set()
             step = StepContext(session, self._children)
@@ -196,7 +197,7 @@ class Execution:
             session.claim,
             RunStatus.COMPLETED,
             output=output,
-            progress=session.take_progress(),
+            progress=session.progress.take(),
             keep_steps=self._keep_steps,
             now=self._services.clock.now(),
         )
@@ -231,7 +232,7 @@ class Execution:
             RunStatus.FAILED,
             error=text,
             failed_step_name=failed_step,
-            progress=session.take_progress() if session else None,
+            progress=session.progress.take() if session else None,
             now=self._services.clock.now(),
         )
         if stored is not None and session is not None:
@@ -252,7 +253,7 @@ class Execution:
 
     async def _hand_back(self, session: Session | None) -> None:
         if not self.is_parked:
-            progress = session.take_progress() if session else None
+            progress = session.progress.take() if session else None
             await unbroken(self._services.store.release(self.claim, progress, self._services.clock.now()))
 
     def _stop_watching(self) -> None:

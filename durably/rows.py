@@ -111,6 +111,16 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """Owners that are to lose their runs: these, and those without a heartbeat after `cutoff`."""
+
+    workers: Collection[str]
+    cutoff: EpochMs
+    is_crash: bool
+    """Whether a death is counted against the runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Glance:
     """What a worker sees before it takes the write lock."""
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import codec
@@ -28,6 +28,7 @@ from .errors import (
     leaves,
 )
 from .events import Event, RunProgressed, StepCancelled, StepStarted, logger
+from .progress import ProgressReport
 from .records import Progress
 from .rows import Checkpoint, Claim, StoredRun, StoredStep
 from .services import Services, ours
@@ -85,8 +86,8 @@ class Session:
         self.stuck = asyncio.Event()
         """Set while the store has twice refused to take the claim back; `park_error` says why."""
         self.park_error: StorageError | None = None
-        self.progress: Progress | None = None
-        """What was last said under this claim; the store hears of it a moment later."""
+        self.progress = ProgressReport(lambda progress: self.emit(RunProgressed, progress=progress))
+        """What was said under this claim; the store hears of it a moment later."""
         self.begun: dict[str, Checkpoint] = {}
         """Those of them whose beginning was told."""
         self.is_released = False
@@ -103,7 +104,7 @@ class Session:
         self._wanting = 0
         self._waits: list[Waiting] = []
         self._background: set[asyncio.Task[None]] = set()
-        self._unsaved_progress: str | None = None
+        self._is_replaying = False
         self._flushing = False
         self._is_suspect = run.crash_count > 0
         self._facts = {"run_id": run.id, "job_name": run.job_name, "labels": json.loads(run.labels)}
@@ -128,7 +129,9 @@ class Session:
 
     def stored(self, name: str) -> StoredStep | None:
         """What earlier executions have stored of a step."""
-        return self._stored.get(name)
+        stored = self._stored.get(name)
+        self._is_replaying = stored is not None and stored.status == "completed"
+        return stored
 
     @asynccontextmanager
     async def at_work(self, name: str) -> AsyncIterator[None]:
@@ -207,6 +210,7 @@ class Session:
 
     def emit(self, kind: type[Event], **facts: Any) -> None:
         """Tell an event of this run."""
+        self.progress.tell()
         self.services.bus.emit(kind, **self._facts, **facts)
 
     def on_loop(self, action: Callable[[], None]) -> None:
@@ -217,20 +221,15 @@ class Session:
             self._loop.call_soon_threadsafe(action)
 
     def note_progress(self, progress: Progress) -> None:
-        """Tell progress now, and store it soon. Once the run is over there is none."""
+        """Tell progress, and store it soon. Once the run is over there is none."""
         if self.lost or self._is_over:
             return
-        self.progress = progress
-        self._unsaved_progress = json.dumps(asdict(progress))
-        self.emit(RunProgressed, progress=progress)
+        self.progress.say(progress, in_replay=self._is_replaying)
+        if self._is_replaying:
+            self._loop.call_soon(self._tell_held_progress)
         if not self._flushing:
             self._flushing = True
             self._spawn(self._flush_progress())
-
-    def take_progress(self) -> str | None:
-        """The progress that is not stored yet, for the caller to store."""
-        unsaved, self._unsaved_progress = self._unsaved_progress, None
-        return unsaved
 
     # -- for the worker --------------------------------------------------------------------------------
 
@@ -315,6 +314,10 @@ class Session:
 
     # -- inside ----------------------------------------------------------------------------------------
 
+    def _tell_held_progress(self) -> None:
+        if not self.lost:
+            self.progress.tell()
+
     async def _claimed(self) -> None:
         self._wanting += 1
         try:
@@ -349,7 +352,7 @@ class Session:
                 self.claim,
                 waiting_for=first.description,
                 wake_at=first.wake_at,
-                progress=self.take_progress(),
+                progress=self.progress.take(),
                 now=self.services.clock.now(),
             )
         except StorageError as error:
@@ -373,18 +376,18 @@ class Session:
         self.services.wake()
 
     async def _flush_progress(self) -> None:
-        while self._unsaved_progress is not None:
+        while not self.progress.is_saved:
             await self.services.clock.sleep(PROGRESS_FLUSH_SECONDS)
             try:
                 await self.gate()
             except LeaseLostError:
                 return  # it is no longer ours to store
-            if (unsaved := self.take_progress()) is not None:
+            if (unsaved := self.progress.take()) is not None:
                 try:
                     await self.services.store.put_progress(self.claim, unsaved, self.services.clock.now())
                 except StorageError as error:
                     logger.warning("progress of run %s could not be stored yet: %s", self.run.id, error)
-                    self._unsaved_progress = self._unsaved_progress or unsaved
+                    self.progress.put_back(unsaved)
         self._flushing = False
 
     def _spawn(self, work: Any) -> None:

@@ -347,7 +347,7 @@ class StepContext:
         now = session.services.clock.now()
         wake_at = None if delay is None else instant_after(now, delay)
         await session.write(
-            replace(checkpoint, status="failed", error=text, wake_at=wake_at, progress=session.take_progress(), now=now)
+            replace(checkpoint, status="failed", error=text, wake_at=wake_at, progress=session.progress.take(), now=now)
         )
         facts = {"step_name": checkpoint.name, "step_index": checkpoint.step_index, "error": text}
         if wake_at is None:
@@ -374,7 +374,7 @@ class StepContext:
             checkpoint,
             status="completed",
             output=output,
-            progress=session.take_progress(),
+            progress=session.progress.take(),
             now=session.services.clock.now(),
         )
 

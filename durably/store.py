@@ -19,7 +19,7 @@ from .database import Database, Statement, Transaction, Value
 from .errors import LeaseLostError
 from .ledger_queries import ANY_SCHEDULE_DUE
 from .records import RunStatus
-from .rows import Checkpoint, Claim, Glance, NewRun, StoredRun, StoredStep, json_list, stored_run, stored_step
+from .rows import Checkpoint, Claim, Glance, Lost, NewRun, StoredRun, StoredStep, json_list, stored_run, stored_step
 
 
 class Store:
@@ -115,55 +115,59 @@ class Store:
             schema_version=int(version.rows[0][0]),
         )
 
-    async def make_due(self, now: EpochMs) -> None:
-        """Let no run wait for a moment that was past when it was stored: the clock may have been set back since."""
-        await self.database.execute(Statement(sql.MAKE_DUE, {"now": now}))
-
-    async def claim(
-        self, worker_id: str, job_names: Collection[str], slots: int, *, overdue: EpochMs, now: EpochMs
-    ) -> list[StoredRun]:
-        """Take up to `slots` pending runs of these jobs: highest priority first, then the oldest.
-
-        Runs parked in another worker are left to it until they are due since `overdue`.
-        """
-        params: dict[str, Value] = {
-            "worker_id": worker_id,
-            "job_names": json_list(job_names),
-            "slots": slots,
-            "overdue": overdue,
-            "now": now,
-        }
-        [result] = await self.database.execute(Statement(sql.CLAIM, params))
-        runs = [stored_run(row) for row in result.rows]
-        return sorted(runs, key=lambda run: (-run.priority, run.run_at, run.id))
-
-    async def reclaim(
+    async def take(
         self,
-        mine: Collection[str],
+        worker_id: str,
+        job_names: Collection[str],
+        slots: int,
         *,
-        dead: Collection[str],
-        cutoff: EpochMs,
-        is_crash: bool,
+        mine: Collection[str] = (),
+        lost: Sequence[Lost] = (),
+        orphaned: Collection[str] = (),
         max_crashes: int,
+        is_set_back: bool = False,
+        overdue: EpochMs,
         now: EpochMs,
-    ) -> list[StoredRun]:
-        """Free, beside `mine`, the runs of `dead` workers and those with no heartbeat after `cutoff`.
+    ) -> tuple[list[StoredRun], list[StoredRun]]:
+        """Free runs, then claim: the runs that were freed, and those that were claimed, in one commit.
 
-        They become pending; with `is_crash` a death is counted, and a run that has had `max_crashes` of them
-        since its last checkpoint becomes failed instead.
+        Freed are, beside `mine`, the runs of those who are `lost`: they become pending; where a death is counted, a run
+        that has had `max_crashes` of them since its last checkpoint becomes failed instead. What is parked in workers
+        that are `orphaned` may be claimed by anyone, and with `is_set_back` no run waits for a moment that was past
+        when it was stored.
+
+        Claimed are up to `slots` pending runs of these jobs: highest priority first, then the oldest. Runs parked in
+        another worker are left to it until they are due since `overdue`.
         """
-        params: dict[str, Value] = {
-            "mine": json_list(mine),
-            "dead": json_list(dead),
-            "cutoff": cutoff,
-            "is_crash": int(is_crash),
-            "max_crashes": max_crashes,
-            "now": now,
-        }
-        result, _ = await self.database.execute(
-            Statement(sql.RECLAIM, params), Statement(sql.WAKE_ALL_PARENTS, {"now": now})
-        )
-        return [stored_run(row) for row in result.rows]
+        statements = [Statement(sql.MAKE_DUE, {"now": now})] if is_set_back else []
+        before = len(statements)
+        for one in lost:
+            params: dict[str, Value] = {
+                "mine": json_list(mine),
+                "dead": json_list(one.workers),
+                "cutoff": one.cutoff,
+                "is_crash": int(one.is_crash),
+                "max_crashes": max_crashes,
+                "now": now,
+            }
+            statements.append(Statement(sql.RECLAIM, params))
+        if any(one.is_crash for one in lost):  # which may have failed a child run
+            statements.append(Statement(sql.WAKE_ALL_PARENTS, {"now": now}))
+        if orphaned:
+            statements.append(Statement(sql.UNPARK, {"workers": json_list(orphaned)}))
+        if slots > 0:
+            wanted: dict[str, Value] = {
+                "worker_id": worker_id,
+                "job_names": json_list(job_names),
+                "slots": slots,
+                "overdue": overdue,
+                "now": now,
+            }
+            statements.append(Statement(sql.CLAIM, wanted))
+        results = await self.database.execute(*statements)
+        freed = [stored_run(row) for result in results[before : before + len(lost)] for row in result.rows]
+        claimed = [stored_run(row) for row in results[-1].rows] if slots > 0 else []
+        return freed, sorted(claimed, key=lambda run: (-run.priority, run.run_at, run.id))
 
     async def unpark(self, workers: Collection[str]) -> int:
         """Let anyone claim the runs that are parked in these workers; how many there are."""

@@ -11,24 +11,20 @@ again, by this worker unless that is gone, and goes on where it was.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from .chores import Chores
-from .clock import LAST_INSTANT, EpochMs, finishes_within, unbroken, wait_event
+from .claiming import Claimer, ClaimRules
+from .clock import EpochMs, finishes_within, wait_event
 from .errors import SchemaVersionError, describe
-from .events import RunFailed, RunStale, WorkerFailed, logger
+from .events import WorkerFailed, logger
 from .execution import Execution, Interruption
 from .jobs import Registry
 from .liveness import Liveness
-from .migrations import require_known
-from .records import RunStatus
 from .rows import StoredRun
 from .services import Services
 from .step import Children
-
-BEFORE_ALL = EpochMs(-1)
 
 IDLE_SECONDS = 2.0
 """A worker that has had no run for so long is idle."""
@@ -67,11 +63,12 @@ class Worker:
     ) -> None:
         self.id = worker_id
         self._children = children
-        self._chores = chores
         self._services = services
         self._registry = registry
         self._liveness = liveness
         self._options = options
+        rules = ClaimRules(stale_threshold=options.stale_threshold, max_crashes=options.max_crashes)
+        self._claimer = Claimer(worker_id, services, registry, chores, liveness, rules, wake=self.wake)
         self._active: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -80,9 +77,7 @@ class Worker:
         self._work: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
         self._head_start: asyncio.TimerHandle | None = None
-        self._latest = LAST_INSTANT
         self._told_at_work: set[str] = set()
-        self._is_held = False
         self._idle_since: EpochMs | None = None
         self._claims_in_doubt = asyncio.Event()
         self._stop_beat: Callable[[], None] | None = None
@@ -99,6 +94,7 @@ class Worker:
     def start(self) -> None:
         """Begin to look for work."""
         self._wake = asyncio.Event()
+        self._claimer.show()
         self._work = asyncio.ensure_future(self._work_loop())
         self._heartbeats = self._keep_beating()
         self._beat_beside_loop()
@@ -163,8 +159,7 @@ class Worker:
             self._work = self._heartbeats = None
             self._stopping = False
             await self._stop_beat_beside_loop()
-        self._liveness.watch((), self.wake)
-        await self._release()
+        await self._claimer.hide()
 
     async def process_one(self) -> bool:
         """Claim one run and execute it to its outcome, or until it only waits; false if there is none to claim."""
@@ -225,19 +220,13 @@ class Worker:
         if left:
             await self._services.store.unpark([self.id])
 
-    async def _release(self) -> None:
-        if self._is_held:
-            self._is_held = False
-            await self._liveness.release(self.id)
-
-    async def _release_when_idle(self, now: EpochMs) -> None:
-        """A worker without work holds nothing: a browser neither freezes nor keeps a page that holds a lock."""
+    async def _rest_when_idle(self, now: EpochMs) -> None:
         if self._active:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
         elif not 0 <= now - self._idle_since < IDLE_SECONDS * 1000:
-            await self._release()
+            await self._claimer.rest()
 
     async def _work_loop(self) -> None:
         while not self._stopping:
@@ -268,70 +257,17 @@ class Worker:
         One caller at a time: between a claim and the beginning of its runs nobody may take them for orphans.
         """
         async with self._turn:
-            begun = [self._begin(stored) for stored in await self._take(slots - len(self._at_work()))]
-            await self._release_when_idle(self._services.clock.now())
+
+            def free() -> int:
+                # What is new belongs for a moment to the instance where it is; and one that stops claims nothing.
+                return 0 if self._stopping or self._head_start is not None else slots - len(self._at_work())
+
+            begun = [self._begin(stored) for stored in await self._claimer.take(self._at_work(), free)]
+            await self._rest_when_idle(self._services.clock.now())
             if (at_work := set(self._at_work())) != self._told_at_work:
                 self._told_at_work = at_work
                 self._liveness.executes(at_work)
             return begun
-
-    async def _take(self, slots: int) -> list[StoredRun]:
-        """Free the runs of the dead, see to the schedules, then claim up to `slots`."""
-        store, now = self._services.store, self._services.clock.now()
-        mine = self._at_work()
-        if now < self._latest:
-            await store.make_due(now)
-        self._latest = now
-        overdue = EpochMs(now - int(self._options.stale_threshold * 1000))
-        names = self._registry.names
-        glance = await store.glance(self.id, mine, names, overdue=overdue, now=now)
-        require_known(store.database.name, glance.schema_version)
-        changed = False
-        if glance.owners:
-            changed |= await self._reclaim(glance.owners, mine, now)
-        self._liveness.watch(glance.owners.keys() - {self.id}, self.wake)
-        if glance.parkers and (dead := await self._liveness.dead(glance.parkers)):
-            changed |= bool(await store.unpark(dead))
-        if glance.schedules_due:
-            changed |= await self._chores.fire_schedules(now)
-        if slots <= 0 or self._stopping or self._head_start is not None or not (glance.claimable or changed):
-            await self._chores.when_idle(now)
-            return []
-        if not self._is_held:
-            # Before it has any run: one whose owner holds nothing is taken away at once.
-            await unbroken(self._liveness.hold(self.id))
-            self._is_held = True
-        return await store.claim(self.id, names, slots, overdue=overdue, now=now)
-
-    async def _reclaim(self, owners: dict[str, EpochMs], mine: list[str], now: EpochMs) -> bool:
-        store, liveness, limit = self._services.store, self._liveness, self._options.max_crashes
-        threshold = self._options.stale_threshold
-        others = {worker_id: heartbeat for worker_id, heartbeat in owners.items() if worker_id != self.id}
-        dead = await liveness.dead(others)
-        crashed = dead - await liveness.left(dead) if dead else set()
-        # Not blamed on the run: it was put down in order, its owner sleeps, or it was dropped here by an error.
-        blameless = (dead - crashed) | liveness.suspended(others, threshold) | owners.keys() & {self.id}
-        freed: list[StoredRun] = []
-        for workers, is_crash in ((crashed, True), (blameless, False)):
-            if workers:
-                freed += await store.reclaim(
-                    mine, dead=workers, cutoff=BEFORE_ALL, is_crash=is_crash, max_crashes=limit, now=now
-                )
-        # Where a death is always seen, a heartbeat that is late tells of a long plain step, not of a death.
-        cutoff = EpochMs(now - int(threshold * 1000))
-        if not liveness.sees_death and any(heartbeat <= cutoff for heartbeat in owners.values()):
-            freed += await store.reclaim(mine, dead=(), cutoff=cutoff, is_crash=True, max_crashes=limit, now=now)
-        for stored in freed:
-            about = {"run_id": stored.id, "job_name": stored.job_name, "labels": json.loads(stored.labels)}
-            if stored.status is RunStatus.FAILED:
-                logger.warning("run %s failed: %s", stored.id, stored.error)
-                self._services.bus.emit(
-                    RunFailed, **about, error=stored.error, failed_step_name=stored.failed_step_name
-                )
-            else:
-                logger.info("run %s lost its worker and is pending again", stored.id)
-                self._services.bus.emit(RunStale, **about)
-        return bool(freed)
 
     def _begin(self, stored: StoredRun) -> Execution:
         parked = self._active.get(stored.id)

@@ -63,6 +63,48 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen")
 
 
+# --- going on --------------------------------------------------------------------------------------
+
+
+@scenario
+async def progress_of_replayed_steps_is_told_once_as_it_was_last(place: Place) -> None:
+    """Who watches a run that goes on sees it where it was, and not once more from the beginning."""
+    is_down = True
+    told: list[tuple[str, float | None]] = []
+
+    async def reach(number: int) -> int:
+        if is_down and number == 4:
+            raise OSError("unreachable")
+        return number
+
+    @job
+    async def import_rows(step: StepContext, payload: int) -> int:
+        for number in range(1, payload + 1):
+            await step.run(f"page {number}", reach, number)
+            step.progress(number, payload)
+        return payload
+
+    durably, _ = await begun(place, import_rows)
+    run = await durably.jobs.import_rows.trigger(6)
+    await durably.process_until_idle()
+    durably.on("*", lambda event: told.append((event.type, getattr(getattr(event, "progress", None), "current", None))))
+    is_down = False
+    await durably.retry(run.id)
+    await durably.process_until_idle()
+    assert told == [
+        ("run:retry", None),
+        ("run:start", None),
+        ("run:progress", 3),
+        *[each for n in (4, 5, 6) for each in (("step:start", None), ("step:complete", None), ("run:progress", n))],
+        ("run:complete", None),
+    ]
+    found = await durably.get_run(run.id)
+    assert found is not None
+    assert found.progress is not None
+    assert found.progress.current == 6
+    await durably.stop()
+
+
 # --- retries --------------------------------------------------------------------------------------
 
 

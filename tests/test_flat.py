@@ -14,7 +14,7 @@ from durably import Statement
 from durably.clock import EpochMs
 from durably.databases import open_database
 from durably.migrations import migrate
-from durably.rows import NewRun
+from durably.rows import Lost, NewRun
 from durably.store import Store
 from durably.testing import ManualClock
 
@@ -60,7 +60,8 @@ def new_run(number: int, key: str | None = None) -> NewRun:
 
 
 async def claim(store: Store, number: int) -> None:
-    assert await store.claim("worker", ["job"], 1, overdue=OVERDUE, now=NOW)
+    _, claimed = await store.take("worker", ["job"], 1, max_crashes=3, overdue=OVERDUE, now=NOW)
+    assert claimed
 
 
 async def glance(store: Store, number: int) -> None:
@@ -68,8 +69,8 @@ async def glance(store: Store, number: int) -> None:
 
 
 async def stale_scan(store: Store, number: int) -> None:
-    freed = await store.reclaim([], dead=["nobody"], cutoff=OVERDUE, is_crash=False, max_crashes=3, now=NOW)
-    assert freed == []
+    lost = [Lost(workers=["nobody"], cutoff=OVERDUE, is_crash=False)]
+    assert await store.take("worker", [], 0, lost=lost, max_crashes=3, overdue=OVERDUE, now=NOW) == ([], [])
 
 
 async def idempotency(store: Store, number: int) -> None:

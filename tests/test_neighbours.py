@@ -135,7 +135,7 @@ async def test_a_message_that_is_not_made_as_ours_is_ignored(ether: Ether, tmp_p
 
 @contract
 async def test_what_its_own_page_says_in_its_name_makes_nobody_a_neighbour(ether: Ether, tmp_path: Path) -> None:
-    """A page answers for its worker, which may be busy; with itself for a neighbour it would tell every event for ever."""
+    """A page answers for its worker, which may be busy; a neighbour of itself would tell every event for ever."""
     async with instance(tmp_path, quick_body) as durably:
         said: list[str] = []
         listener = Line(ether)
