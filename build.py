@@ -490,6 +490,21 @@ def serve_verb(options: argparse.Namespace, *, open_browser: bool = False) -> in
     return 0
 
 
+def pytest_runs(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Which tests are run together: side by side what can be; what measures time has the machine for itself."""
+    # The script, not `python -m pytest`, which would find the source tree before the installed wheel.
+    side_by_side = ["-n", "auto"]
+    if options.fast:
+        return {"pytest": ["-m", "not slow", "-o", "testpaths=tests", *side_by_side, *options.pytest_args]}
+    if options.pytest_args:
+        return {"pytest": options.pytest_args}
+    return {
+        "on CPython": ["tests", *side_by_side],
+        "in browsers": ["playwright", "-m", "not alone", *side_by_side],
+        "measured": ["playwright", "-m", "alone"],
+    }
+
+
 def test_verb(options: argparse.Namespace) -> int:
     """Run each check, whatever the ones before it say, so that one run shows all there is to mend."""
     if options.fast:
@@ -507,12 +522,7 @@ def test_verb(options: argparse.Namespace) -> int:
     if not options.fast:
         typescript = NODE_MODULES / "typescript" / "bin" / "tsc"
         checks["TypeScript"] = [node_tool("node"), typescript, "--project", WEB / "tsconfig.json"]
-    # The script, not `python -m pytest`, which would find the source tree before the installed wheel.
-    checks["pytest"] = [
-        tool("pytest"),
-        *["-m", "not slow", "-o", "testpaths=tests", "-n", "auto"] * options.fast,
-        *options.pytest_args,
-    ]
+    checks |= {name: [tool("pytest"), *arguments] for name, arguments in pytest_runs(options).items()}
     table = []
     for name, command in checks.items():
         say(f"\n--- {name}")

@@ -7,6 +7,8 @@ from harness.browser import Browser
 from harness.checks import assert_survived, chain_names, chain_output
 from harness.server import Ledger, Server
 
+pytestmark = pytest.mark.alone
+
 CANCEL = "async id => { const start = performance.now(); await durably.cancel(id); return performance.now() - start }"
 
 

@@ -17,6 +17,8 @@ from harness.browser import Browser
 from harness.checks import step_times
 from harness.server import Ledger, Server
 
+pytestmark = pytest.mark.alone
+
 ROUNDS = int(os.environ.get("DURABLY_ROUNDS", "3"))
 LENIENT = 4
 """A busy machine may take so many times as long before a test fails: what is sought here are mistakes by magnitudes."""

@@ -13,6 +13,8 @@ from harness.browser import Browser, Tab
 from harness.checks import assert_survived, chain_names, chain_output
 from harness.server import Ledger, Server
 
+pytestmark = pytest.mark.alone
+
 STALE_SECONDS = 3.0
 WORKER_LOCKS = """() => navigator.locks.query().then(({ held }) =>
   held.map(({ name }) => name).filter(name => name.startsWith("durably:worker:")))"""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from statistics import median
 
+import pytest
 from harness.browser import Browser, Tab
 from harness.server import Ledger, Server
+
+pytestmark = pytest.mark.alone
 
 CHANNEL = "durably:test.sqlite3"
 

@@ -20,6 +20,7 @@ LEAST = {"chromium": (5, 2, 20), "firefox": (0, 0, 0)}
 """Runs, kills and commits that there must be more of. On two cores Firefox boots a tab in up to 20 seconds."""
 
 
+@pytest.mark.alone
 @pytest.mark.engines("chromium", "firefox")
 def test_nothing_is_lost_or_done_twice_whatever_ends_tabs_workers_and_the_browser(
     browser: Browser, server: Server

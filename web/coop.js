@@ -12,7 +12,7 @@
  */
 
 import { isNamed, isQuota, SQLiteError } from "./errors.js"
-import { patiently } from "./patience.js"
+import { answered, patiently } from "./patience.js"
 import { FacadeVFS } from "./wa-sqlite/src/FacadeVFS.js"
 
 const SQLITE_OK = 0, SQLITE_FULL = 13, SQLITE_CANTOPEN = 14
@@ -22,9 +22,6 @@ const OPEN_MAIN_DB = 0x100, OPEN_MAIN_JOURNAL = 0x800
 const IOCAP_UNDELETABLE_WHEN_OPEN = 0x800
 
 const JOURNAL = "-journal"
-/** How long the browser may take to open a file. */
-const ANSWER_MS = 5000
-
 /** @typedef {{ database: FileSystemSyncAccessHandle, journal: FileSystemSyncAccessHandle }} Handles */
 
 export class CoopVFS extends FacadeVFS {
@@ -103,7 +100,8 @@ export class CoopVFS extends FacadeVFS {
       this.#handles = await patiently(() => this.#openBoth(), isStillHeld)
     } catch (error) {
       this.#release()
-      throw isNamed(error, "NotFoundError")
+      // Of a file that was deleted with all of a site's data the browser's answer never comes.
+      throw isNamed(error, "NotFoundError", "TimeoutError")
         ? new SQLiteError(SQLITE_CANTOPEN, "its file is gone, somebody has deleted this site's data; reload the page")
         : error
     }
@@ -112,7 +110,7 @@ export class CoopVFS extends FacadeVFS {
   /** @returns {Promise<Handles>} */
   async #openBoth() {
     const names = /** @type {(keyof Handles)[]} */ (["database", "journal"])
-    const opened = await Promise.allSettled(names.map((name) => handleOf(this.#files[name])))
+    const opened = await Promise.allSettled(names.map((name) => answered(this.#files[name].createSyncAccessHandle())))
     const handles = opened.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []))
     const failed = opened.find((one) => one.status === "rejected")
     if (failed) {
@@ -212,24 +210,6 @@ export class CoopVFS extends FacadeVFS {
       this.lastError = error
       return isQuota(error) ? SQLITE_FULL : failure
     }
-  }
-}
-
-/**
- * A handle of a file. Of one that was deleted with all of a site's data the browser's answer never comes.
- * @param {FileSystemFileHandle} file @returns {Promise<FileSystemSyncAccessHandle>}
- */
-async function handleOf(file) {
-  const handle = file.createSyncAccessHandle()
-  /** @type {number | undefined} */ let timer
-  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new DOMException("", "NotFoundError")), ANSWER_MS)))
-  try {
-    return await Promise.race([handle, late])
-  } catch (error) {
-    handle.then((opened) => opened.close(), () => {})
-    throw error
-  } finally {
-    clearTimeout(timer)
   }
 }
 

@@ -10,6 +10,8 @@
  * @module
  */
 
+import { answered } from "./patience.js"
+
 const FOLDER = ".durably-interrupts"
 /** Looks of Pyodide for each of ours; between two of ours Python goes on for about a quarter of a millisecond. */
 const LOOKS = 256
@@ -35,7 +37,7 @@ export class Interrupts {
    */
   static async open(pyodide, name) {
     const file = await fileOf(name)
-    const handle = await file.createSyncAccessHandle({ mode: "readwrite-unsafe" })
+    const handle = await answered(file.createSyncAccessHandle({ mode: "readwrite-unsafe" }))
     if (handle.mode === "readwrite-unsafe") return new Interrupts(pyodide, handle)
     handle.close()
     return null

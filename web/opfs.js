@@ -7,7 +7,7 @@
 import { CoopVFS } from "./coop.js"
 import { checkSoundness, COMPANIONS, isDamage, setAside } from "./damage.js"
 import { isNamed, isQuota, SQLiteError, StorageUnavailable } from "./errors.js"
-import { patiently } from "./patience.js"
+import { answered, patiently } from "./patience.js"
 import { Presence } from "./presence.js"
 import { Connection } from "./sqlite.js"
 import { Whereabouts } from "./whereabouts.js"
@@ -55,7 +55,7 @@ export async function openDatabase(name, { durability = "full", vfs, doubt = tru
   }
   // The same file by another name would be another one to the locks.
   const path = name.split("/").filter(Boolean).join("/")
-  const layer = vfs ?? (layerHere ??= await chooseVfs())
+  const layer = vfs ?? (layerHere ??= await patiently(chooseVfs, mayPass))
   const open = () => patiently(() => tryToOpen(path, durability, layer, doubt, onChecked), mayPass)
   // One after the other, so that one is the first: who comes second finds the file looked at.
   const connection = await navigator.locks.request(`durably:${path}:begin`, async () => {
@@ -106,7 +106,7 @@ async function chooseVfs() {
   const name = `.durably-probe-${crypto.randomUUID()}`
   const file = await reach(() => root.getFileHandle(name, { create: true }))
   try {
-    const handle = await file.createSyncAccessHandle({ mode: "readwrite-unsafe" })
+    const handle = await answered(file.createSyncAccessHandle({ mode: "readwrite-unsafe" }))
     const mode = handle.mode
     handle.close()
     return mode === "readwrite-unsafe" ? "write-ahead" : "coop"
@@ -234,5 +234,5 @@ async function fileIn(folder, name) {
 /** Whether an error at opening may be the last trace of a page that is going away. @param {unknown} error */
 function mayPass(error) {
   if (error instanceof SQLiteError) return [SQLITE_BUSY, SQLITE_CANTOPEN].includes(error.code & 0xff)
-  return isNamed(error, "NoModificationAllowedError", "NotFoundError", "InvalidStateError", "NotReadableError")
+  return isNamed(error, "NoModificationAllowedError", "NotFoundError", "InvalidStateError", "NotReadableError", "TimeoutError")
 }
