@@ -11,6 +11,7 @@
 import { Deputy, pause } from "./deputize.js"
 import { DurablyError } from "./durably-error.js"
 import { allMarked, leaveMark, marked, UseMark } from "./marks.js"
+import { newPulse } from "./pulse.js"
 
 /** How long an urgent request waits for an answer before the worker is taken to be blocked. */
 const URGENT_PATIENCE_MS = 200
@@ -42,6 +43,7 @@ export class Port {
   #onDeath
   #onCancelled
   /** @type {Worker} */ #worker
+  /** @type {Worker | null} says for the worker that it lives, whatever it is doing */ #pulse = null
   /** @type {string | null} the name of the Python worker */ #workerId = null
   /** @type {string[]} what the deputy sends to cancel a run, with its parameters left open */ #cancelRequests = []
   /** @type {Promise<void>} settles when the worker can be spoken to, or never will be */ #ready
@@ -172,7 +174,10 @@ export class Port {
           this.#receive(data)
         }
       }
-      worker.postMessage({ start: { ...this.#options, left: allMarked(), doubt: this.#isInDoubt } })
+      const pulse = newPulse()
+      this.#pulse = pulse.worker
+      const start = { ...this.#options, left: allMarked(), doubt: this.#isInDoubt }
+      worker.postMessage({ start, pulse: pulse.port }, [pulse.port])
     })
   }
 
@@ -195,6 +200,7 @@ export class Port {
     if (this.#workerId !== null) leaveMark(this.#workerId)
     this.#worker.onmessage = this.#worker.onerror = null
     this.#worker.terminate()
+    this.#pulse?.terminate()
     this.#isReady = false
     this.#workerId = this.#interrupts = null
     this.#active = []

@@ -1,8 +1,9 @@
 /**
  * The worker of one tab: boots Pyodide, installs durably, loads the job files, and serves the page.
  *
- * The page sends `{start: {database, durability, jobs, packages, left, doubt}}` first: `jobs` are absolute URLs, `left` the
- * workers that are known to have left in order, and `doubt` is whether the database may not have been. The answer is
+ * The page sends `{start: {database, durability, jobs, packages, left, doubt}, pulse}` first: `jobs` are absolute URLs,
+ * `left` the workers that are known to have left in order, `doubt` is whether the database may not have been, and `pulse`
+ * is the port of this worker's pulse (`pulse.js`). The answer is
  * `{ready: true}` or `{failed: {name, status, message}}`, sent by `durably/browser/boot.py` or, before there is
  * Python, from here; on the way `{booting: sentence}`. After that, requests `{id, method, url, headers, body}`
  * and `{cancel: id}`, answered as `durably/browser/port.py` says. Before `ready` comes `{worker: id, cancel: requests}`:
@@ -17,7 +18,7 @@
 
 import { Interrupts } from "./interrupt.js"
 import { openDatabase } from "./opfs.js"
-import { preparePulse, startPulse, stopPulse } from "./pulse.js"
+import { startPulse, stopPulse, usePulse } from "./pulse.js"
 
 /** @typedef {{ wheel: string, packages: string[] }} Manifest */
 /** @typedef {{ database: string, durability: string, jobs: string[], packages: string[], left: string[], doubt: boolean }} Start */
@@ -32,8 +33,6 @@ class BootError extends Error {
   }
 }
 
-void preparePulse()
-
 /** @type {Promise<any>} */
 const pyodideBoot = bootPyodide()
 // A failure is reported when the page's `start` is answered, not as an unhandled rejection before it.
@@ -47,6 +46,7 @@ let started = Promise.resolve(null)
 
 self.addEventListener("message", async ({ data }) => {
   if (data.start) {
+    usePulse(data.pulse)
     started = start(data.start).catch((error) => void self.postMessage({ failed: describe(error) }))
     return
   }
