@@ -100,6 +100,11 @@ class Ledger:
         [result] = await self._database.execute(Statement(sql.DELETE_RUN, {"id": run_id}))
         return stored_run(result.rows[0]) if result.rows else None
 
+    async def count_ended(self, older_than: EpochMs) -> int:
+        """How many terminal runs ended before `older_than`: those that `purge_runs` deletes."""
+        [result] = await self._database.execute(Statement(sql.COUNT_ENDED, {"older_than": older_than}))
+        return int(result.rows[0][0])
+
     async def purge_runs(self, older_than: EpochMs, limit: int) -> list[StoredRun]:
         """Delete terminal runs that ended before `older_than`, oldest first."""
         [result] = await self._database.execute(Statement(sql.PURGE_RUNS, {"older_than": older_than, "limit": limit}))

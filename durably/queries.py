@@ -58,6 +58,10 @@ ON CONFLICT DO NOTHING
 
 RUN_BY_ID = "SELECT * FROM durably_runs WHERE id = :id"
 
+# Ids are made of digits and capitals, all of which sort before a tilde.
+IDS_BY_PREFIX = """SELECT id FROM durably_runs
+WHERE id >= :prefix AND id < :prefix || '~' ORDER BY id LIMIT :limit"""
+
 # What an insert led to: the new run, or the one that has its idempotency key, or the one it coalesced with.
 RUN_TRIGGERED = """SELECT * FROM durably_runs WHERE id = :id
 UNION ALL
@@ -335,6 +339,9 @@ DELETE FROM durably_runs WHERE id IN (
   WHERE completed_at IS NOT NULL AND completed_at < :older_than ORDER BY completed_at LIMIT :limit)
 RETURNING *
 """
+
+COUNT_ENDED = """SELECT count(*) FROM durably_runs
+WHERE completed_at IS NOT NULL AND completed_at < :older_than"""
 
 # After `FINISH_RUN` in its batch: the generation tells that it was this execution that completed the run.
 DELETE_STEPS_OF_COMPLETED = """

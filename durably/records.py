@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+from .texts import run_words
+
 OutputT = TypeVar("OutputT")
 
 
@@ -71,6 +73,15 @@ class Run(Generic[OutputT]):
     completed_at: datetime | None
     disposition: str | None = field(default=None, compare=False)
     """What `trigger` did: `created`, or `idempotent` or `coalesced` where the run was there already; else `None`."""
+
+    def __repr__(self) -> str:
+        return f"<Run {run_words(self)}>"
+
+    def _repr_html_(self) -> str:
+        # Only a notebook asks for it, and a page that is none boots without.
+        from .cards import run_card
+
+        return run_card(self)
 
     @property
     def is_terminal(self) -> bool:

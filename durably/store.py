@@ -69,6 +69,11 @@ class Store:
         [result] = await self.database.execute(Statement(sql.RUN_BY_ID, {"id": run_id}))
         return stored_run(result.rows[0]) if result.rows else None
 
+    async def ids_beginning_with(self, prefix: str, limit: int) -> list[str]:
+        """The first ids with this prefix, at most `limit`."""
+        [result] = await self.database.execute(Statement(sql.IDS_BY_PREFIX, {"prefix": prefix, "limit": limit}))
+        return [row[0] for row in result.rows]
+
     async def list_runs(
         self,
         *,

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "durably"
 
 # Each layer may import itself and those before it.
 LAYERS: list[set[str]] = [
-    {"errors", "records", "events"},
+    {"texts", "cards", "errors", "records", "events"},
     {"clock", "ids", "codec", "retry"},
     {"database", "databases", "databases.sqlite", "databases.opfs"},
     {"queries", "ledger_queries", "rows", "store", "ledger", "migrations", "storage", "versions"},
@@ -38,6 +38,15 @@ LAYERS: list[set[str]] = [
     {"neighbours"},
     {"handles", "subscription", "views", "scheduling", "management", "plugins", "engine"},
     {"http", "http.message", "http.wire", "http.sse", "http.handler"},
+    {
+        "command",
+        "command.terminal",
+        "command.opening",
+        "command.pictures",
+        "command.verbs",
+        "command.line",
+        "__main__",
+    },
     {"testing", "testing.asserts", "testing.counting", "testing.faults", "testing.manual_clock"},
     {
         "browser",

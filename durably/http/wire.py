@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from ..events import Event
-from ..records import Run, Step, StorageInfo
+from ..records import Log, Run, Step, StorageInfo
 
 _HIDDEN = {"idempotency_key", "concurrency_key", "worker_id", "generation", "heartbeat_at", "updated_at", "disposition"}
 """What a run and its events keep to themselves: keys may be secrets, the rest is the workers' business."""
@@ -26,6 +26,10 @@ def run_json(run: Run[Any]) -> dict[str, Any]:
 
 def step_json(step: Step) -> dict[str, Any]:
     return _record(dict(_fields(step)))
+
+
+def log_json(log: Log) -> dict[str, Any]:
+    return _record(dict(_fields(log)))
 
 
 def storage_json(info: StorageInfo) -> dict[str, Any]:
