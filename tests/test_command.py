@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import sqlite3
@@ -27,7 +28,7 @@ import pytest
 
 from durably import StepContext, create_durably, job, with_log_persistence
 from durably.command import opening
-from durably.command.line import main
+from durably.command.line import command_line, main
 from durably.command.terminal import cells
 
 IDS: dict[str, str] = {}
@@ -340,6 +341,14 @@ def test_an_older_file_is_not_migrated(file: str, durably: Any, monkeypatch: pyt
     code, _, said = durably("list", file)
     assert code == 1
     assert "written by an older version and is left untouched" in said
+
+
+def test_the_commands_of_the_readme_are_ones_that_there_are() -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
+    shown = [line.split() for line in re.findall(r"^\$ python -m durably (.+)$", readme, re.MULTILINE)]
+    assert [words[0] for words in shown] == ["list", "show", "follow", "retry", "cancel", "purge"]
+    for words in shown:
+        assert command_line().parse_args(words).action.__name__ == f"{words[0]}_verb"
 
 
 @pytest.mark.parametrize(
