@@ -11,6 +11,7 @@ import pytest
 from contract_kit import contract, finished, opened
 
 from durably import Progress, Run, StepContext, job
+from durably.texts import span
 
 HOSTILE = '<img src=x onerror="alert(1)">&amp;\x1b[2J\n'
 
@@ -118,6 +119,22 @@ def test_whatever_a_job_says_of_its_progress_can_be_shown(progress: Progress, wo
     assert card.attributes.get("value") == bar
     assert "<Unspeakable>" in card.text
     assert len(card.text) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0 ms"),
+        (0.012, "12 ms"),
+        (59.94, "59.9 s"),
+        (60, "1 min"),
+        (125, "2 min 5 s"),
+        (7205, "2 h"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_a_span_is_said_in_the_units_of_its_size(seconds: float, words: str) -> None:
+    assert span(seconds) == words
 
 
 def asleep() -> Run[Any]:

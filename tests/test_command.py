@@ -29,7 +29,7 @@ import pytest
 from durably import StepContext, create_durably, job, with_log_persistence
 from durably.command import opening
 from durably.command.line import command_line, main
-from durably.command.terminal import cells
+from durably.command.terminal import Terminal, cells
 
 IDS: dict[str, str] = {}
 """The runs of the file, by job."""
@@ -87,8 +87,9 @@ def file(made: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def durably(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """The command: its exit code, and what it has written on either stream."""
+def durably(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """The command, with its output in a pipe: its exit code, and what it has written on either stream."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -99,10 +100,16 @@ def durably(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 
 @contextmanager
-def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: str, extra: dict[str, str] | None = None, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A program that is ended with the block; one that hangs is killed, and fails the test by what it has not said."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, *arguments], text=True, **(pipes | options)) as process:
+    ours = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "TERM")}
+    usual = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "env": ours | (extra or {}),
+    }
+    with subprocess.Popen([sys.executable, *arguments], text=True, **(usual | options)) as process:
         watchdog = threading.Timer(LIMIT_SECONDS, process.kill)
         watchdog.start()
         try:
@@ -175,7 +182,7 @@ def test_a_run_is_shown_with_its_steps_and_logs_and_nothing_stored_commands_the_
     assert [line["message"] for line in document["logs"]] == ["nearly full \x1b]0;title\x07"]
 
 
-@pytest.mark.parametrize("columns", [20, 40, 61, 80, 120])
+@pytest.mark.parametrize("columns", [1, 20, 40, 61, 80, 120])
 def test_no_line_is_wider_than_the_terminal(
     file: str, durably: Any, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
@@ -413,9 +420,8 @@ def test_a_terminal_gets_colours_and_its_own_width_unless_it_wants_none(file: st
     def shown_on_terminal(*arguments: str, **environment: str) -> str:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-        inherited = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR", "TERM")}
-        settings = {"env": inherited | environment, "cwd": tmp_path, "stdin": theirs, "stdout": theirs}
-        with started("-m", "durably", *arguments, **settings) as process:
+        settings = {"cwd": tmp_path, "stdin": theirs, "stdout": theirs}
+        with started("-m", "durably", *arguments, extra=environment, **settings) as process:
             os.close(theirs)
             written = b""
             try:
@@ -433,6 +439,15 @@ def test_a_terminal_gets_colours_and_its_own_width_unless_it_wants_none(file: st
     plain = shown_on_terminal("list", file, NO_COLOR="1")
     assert "\x1b" not in plain
     assert max(map(cells, plain.splitlines())) <= 60
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_ascii() -> None:
+    """On such a one a bar, or a letter of a stored text, must not end the command."""
+    written = io.BytesIO()
+    terminal = Terminal(io.TextIOWrapper(written, encoding="ascii"), {"COLUMNS": "14"})
+    terminal.say(*terminal.bar(0.5, 4), " 日本 and so on")
+    assert written.getvalue() == b"##.. ?? and?\n"
+    assert max(map(cells, written.getvalue().decode().splitlines())) <= 14
 
 
 def test_whoever_has_read_enough_is_not_told_of_a_broken_pipe(file: str, tmp_path: Path) -> None:
