@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,9 @@ async def test_two_cancels_that_come_close_together_both_stop_their_steps_at_onc
         await step.run("forever", forever)
 
     working = instance(tmp_path, body, heartbeat_interval=10.0, max_concurrent_runs=2)
-    async with working, instance(tmp_path, quick_body) as other:
+    async with working:
+        other = instance(tmp_path, quick_body)  # which executes nothing itself
+        await other.migrate()
         store = working._services.store
         asked, second_is_cancelled = asyncio.Event(), asyncio.Event()
         heartbeat = store.heartbeat
@@ -189,6 +191,7 @@ async def test_two_cancels_that_come_close_together_both_stop_their_steps_at_onc
         await asyncio.sleep(0)
         second_is_cancelled.set()
         await until(lambda: sorted(stopped) == [1, 2], seconds=3)
+        await other.stop()
 
 
 @contract
@@ -286,7 +289,8 @@ async def test_a_subscriber_waits_for_the_last_messages_when_the_row_is_faster(e
         return "done"
 
     async with instance(tmp_path, body) as working:
-        other = instance(tmp_path, quick_body, polling_interval=0.1)
+        clock = ManualClock(datetime.now(UTC))
+        other = instance(tmp_path, quick_body, polling_interval=0.1, clock=clock)
         await other.migrate()
         run = await working.jobs.body.trigger(1)
         following = asyncio.create_task(collected(other, run.id))
@@ -295,7 +299,8 @@ async def test_a_subscriber_waits_for_the_last_messages_when_the_row_is_faster(e
         ether.is_held = True
         go.set()
         await until(lambda: ended(working, run.id))
-        asyncio.get_running_loop().call_later(0.13, ether.release)
+        await clock.advance(0.1)  # it looks into the row, and finds the end
+        ether.release()
         events = await following
 
         told = [kind for kind in types(events) if kind not in ("run:trigger", "run:start", "step:start")]
