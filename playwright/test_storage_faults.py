@@ -200,6 +200,22 @@ def test_a_page_works_with_a_new_database_and_says_what_became_of_the_damaged_on
     assert tab.follow(again)["status"] == "completed"
 
 
+@both_layers
+def test_a_page_that_waits_for_another_tab_says_so(browser: Browser) -> None:
+    tab = browser.tab()
+    tab.connect()
+    other = storage_tab(browser)
+    ask(other, 0, "open", NAME, {})
+    ask(other, 0, "execute", "bare", "BEGIN IMMEDIATE")
+    tab.js("() => { window.triggered = durably.trigger('chain', { ledger: 'data:,', steps: 0 }) }")
+
+    tab.page.wait_for_function("durably.storageInfo().then(({ state }) => state === 'waiting for another tab')")
+
+    ask(other, 0, "execute", "bare", "COMMIT")
+    assert tab.follow(tab.js("triggered.then(({ id }) => id)"))["status"] == "completed"
+    assert tab.js("durably.storageInfo()")["state"] in ("best-effort", "persistent")
+
+
 # --- no space -------------------------------------------------------------------------------------
 
 

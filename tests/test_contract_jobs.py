@@ -25,6 +25,7 @@ from durably import (
     JobHandle,
     JobHandles,
     RunFailedError,
+    Statement,
     StepContext,
     ValidationError,
     create_durably,
@@ -602,11 +603,14 @@ async def test_labels_are_validated_by_the_model_of_the_instance() -> None:
     await durably.stop()
 
 
+@pytest.mark.parametrize(("durability", "level"), [("full", 2), ("relaxed", 1)])
 @contract
-async def test_relaxed_durability_is_accepted(tmp_path: Path) -> None:
-    """'durability="full"' and, by the design, "relaxed"."""
-    async with quick(tmp_path / "a.sqlite3", echo, durability="relaxed") as durably:
+async def test_durability_is_how_much_a_commit_flushes(tmp_path: Path, durability: str, level: int) -> None:
+    """'durability="full"' and, by the design, "relaxed": SQLite's `synchronous` FULL and NORMAL."""
+    async with quick(tmp_path / "a.sqlite3", echo, durability=durability) as durably:
         assert (await durably.jobs.echo.trigger_and_wait(1, timeout=4)).output == 1
+        [found] = await durably._services.store.database.execute(Statement("PRAGMA synchronous"))
+        assert found.rows[0][0] == level
 
 
 CRASHING = textwrap.dedent(
