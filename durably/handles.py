@@ -105,12 +105,14 @@ class Trigger:
         return first
 
 
-def new_runs(
-    triggers: Sequence[Trigger], definition: JobDefinition[Any, Any], ids: Ids, now: EpochMs, rules: TriggerRules
-) -> list[NewRun]:
+JobTrigger = tuple[JobDefinition[Any, Any], Trigger]
+"""A job, and the run of it that is to be."""
+
+
+def new_runs(triggers: Sequence[JobTrigger], ids: Ids, now: EpochMs, rules: TriggerRules) -> list[NewRun]:
     """What is stored for them. Raises `ValidationError`, which of several names the one by its index, from 0."""
     runs = []
-    for index, trigger in enumerate(triggers):
+    for index, (definition, trigger) in enumerate(triggers):
         try:
             runs.append(trigger.new_run(definition, ids.new(), now, rules))
         except ValidationError as error:
@@ -166,7 +168,7 @@ class JobHandle(Generic[InputT, OutputT]):
             run_at=run_at,
             priority=priority,
         )
-        [run] = await self._durably.trigger_all(self.definition, [trigger])
+        [run] = await self._durably.trigger_all([(self.definition, trigger)])
         return run
 
     async def batch_trigger(self, items: Iterable[InputT | Mapping[str, Any] | Trigger]) -> list[Run[OutputT]]:
@@ -175,7 +177,7 @@ class JobHandle(Generic[InputT, OutputT]):
         Raises `ValidationError` that names the item by its index, from 0.
         """
         triggers = [item if isinstance(item, Trigger) else Trigger(item) for item in items]
-        return await self._durably.trigger_all(self.definition, triggers)
+        return await self._durably.trigger_all([(self.definition, trigger) for trigger in triggers])
 
     async def trigger_and_wait(
         self,

@@ -49,6 +49,13 @@ class JobDefinition(Generic[InputT, OutputT]):
     def __repr__(self) -> str:
         return f"JobDefinition({self.name!r})"
 
+    def payload_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the payload; `{}`, which is that of anything, for a type that has none."""
+        try:
+            return self._input.json_schema()
+        except pydantic.errors.PydanticInvalidForJsonSchema:
+            return {}
+
     def dump_payload(self, payload: Any) -> str:
         """The payload as JSON text. Raises `ValidationError` if it does not fit the job's input."""
         try:

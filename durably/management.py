@@ -28,8 +28,8 @@ from .events import (
     RunTriggered,
 )
 from .events import RunCancelled as RunCancelledEvent
-from .handles import Trigger, TriggerRules, new_runs
-from .jobs import JobDefinition, Registry
+from .handles import JobTrigger, TriggerRules, new_runs
+from .jobs import Registry
 from .neighbours import Neighbours
 from .records import Log, Run, RunStatus, Step
 from .rows import NewRun, StoredRun
@@ -255,17 +255,18 @@ class Runs(Schedules):
 
     # -- for handles -----------------------------------------------------------------------------------
 
-    async def trigger_all(self, definition: JobDefinition[Any, Any], triggers: Sequence[Trigger]) -> list[Run[Any]]:
+    async def trigger_all(self, triggers: Sequence[JobTrigger]) -> list[Run[Any]]:
         """Validate all, then store all in one transaction: what `JobHandle.trigger` and its kin call.
 
         Raises `ValidationError`, which of several names the one by its index.
         """
         now = self._services.clock.now()
-        wanted = new_runs(triggers, definition, self._services.ids, now, self._rules)
+        wanted = new_runs(triggers, self._services.ids, now, self._rules)
         if not wanted:
             return []
         runs = []
-        for new_run, (stored, what) in zip(wanted, await self._services.store.enqueue(wanted, now), strict=True):
+        enqueued = await self._services.store.enqueue(wanted, now)
+        for (definition, _), new_run, (stored, what) in zip(triggers, wanted, enqueued, strict=True):
             run = replace(self._registry.typed(stored), disposition=what)
             runs.append(run)
             if what == "created":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from durably import Durably, StepContext, create_durably, job
+from durably import Durably, StepContext, create_durably, job, with_log_persistence
 from durably.http import DurablyHandler, Request, create_durably_handler
 
 
@@ -76,6 +77,9 @@ def test_a_run_from_trigger_to_steps() -> None:
     play(scene)
 
 
+GOOD = {"jobName": "sync-users", "input": {"org_id": "o1"}}
+
+
 @pytest.mark.parametrize(
     ("method", "url", "body", "status", "name", "text"),
     [
@@ -84,6 +88,13 @@ def test_a_run_from_trigger_to_steps() -> None:
         ("POST", "/trigger", {"input": {}}, 400, "ValidationError", "jobName"),
         ("POST", "/trigger", [], 400, "ValidationError", "object"),
         ("POST", "/trigger", {"jobName": "sync-users", "x": 1}, 400, "ValidationError", "unknown fields: x"),
+        ("POST", "/trigger", {"jobName": "sync-users", "coalesce": "skip"}, 400, "ValidationError", "concurrency_key"),
+        ("POST", "/triggers", {"jobName": "sync-users"}, 400, "ValidationError", "list"),
+        ("POST", "/triggers", [GOOD, {"jobName": "nope"}], 404, "NotFoundError", "item 1: no job named 'nope'"),
+        ("POST", "/triggers", [GOOD, {"jobName": "sync-users"}], 400, "ValidationError", "item 1: invalid payload"),
+        ("GET", "/logs?runId=nope", None, 404, "NotFoundError", "nope"),
+        ("POST", "/retrigger?runId=nope", None, 404, "NotFoundError", "nope"),
+        ("DELETE", "/run?runId=nope", None, 404, "NotFoundError", "nope"),
         ("GET", "/run?runId=nope", None, 404, "NotFoundError", "nope"),
         ("GET", "/run", None, 400, "ValidationError", "runId"),
         ("GET", "/runs?status=odd", None, 400, "ValidationError", "odd"),
@@ -109,10 +120,109 @@ def test_what_goes_wrong_is_answered_in_json(
     play(scene)
 
 
+def test_a_batch_stores_runs_of_several_jobs_and_says_what_became_of_each() -> None:
+    """`coalesce` and the keys are each item's own."""
+
+    @job
+    async def count(step: StepContext, payload: int) -> int:
+        return payload
+
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        durably.register(count)
+        keyed = {**GOOD, "concurrencyKey": "org-1", "coalesce": "skip"}
+        status, answers = await ask(handler, "POST", "/triggers", [keyed, {"jobName": "count", "input": 3}, keyed])
+        assert status == 200
+        assert [answer["disposition"] for answer in answers] == ["created", "created", "coalesced"]
+        assert answers[0]["runId"] == answers[2]["runId"] == answers[2]["run"]["id"]
+        assert [answer["run"]["jobName"] for answer in answers] == ["sync-users", "count", "sync-users"]
+        assert answers[1]["run"] == (await ask(handler, "GET", f"/run?runId={answers[1]['runId']}"))[1]
+        assert (await ask(handler, "POST", "/trigger", keyed))[1] == {
+            "runId": answers[0]["runId"],
+            "disposition": "coalesced",
+        }
+        assert await ask(handler, "POST", "/triggers", []) == (200, [])
+
+    play(scene)
+
+
+def test_the_logs_of_a_run_are_listed_with_what_they_say() -> None:
+    @job
+    async def talk(step: StepContext, payload: None) -> None:
+        await step.run("whisper", lambda: step.log.warning("nearly full", {"some_key": 93}))
+        step.log.info("done")
+
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        durably.use(with_log_persistence())
+        durably.register(talk)
+        run = await durably.jobs.talk.trigger(None)
+        await durably.process_one()
+        status, [first, second] = await ask(handler, "GET", f"/logs?runId={run.id}")
+        assert status == 200
+        assert first.pop("createdAt").endswith("Z")
+        warned = {"stepName": "whisper", "level": "warning", "message": "nearly full", "data": {"some_key": 93}}
+        assert first == {"id": 1, **warned}
+        assert (second["stepName"], second["level"], second["data"]) == (None, "info", None)
+        assert second["id"] == 2
+
+    play(scene)
+
+
+def test_an_ended_run_is_triggered_again_and_deleted_and_an_active_one_is_not() -> None:
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        run = await durably.jobs.sync_users.trigger({"org_id": "o1"}, labels={"src": "csv"})
+        for method, path in [("POST", "/retrigger"), ("DELETE", "/run")]:
+            status, answer = await ask(handler, method, f"{path}?runId={run.id}")
+            assert (status, "pending" in answer["error"]) == (409, True)
+        await durably.process_one()
+        status, answer = await ask(handler, "POST", f"/retrigger?runId={run.id}")
+        assert (status, answer["success"]) == (200, True)
+        fresh = await durably.get_run(answer["runId"])
+        assert fresh is not None
+        assert (fresh.id != run.id, fresh.labels, fresh.status) == (True, {"src": "csv"}, "pending")
+        assert await ask(handler, "DELETE", f"/run?runId={run.id}") == (200, {"success": True})
+        assert [left.id for left in await durably.get_runs()] == [fresh.id]
+
+    play(scene)
+
+
+def test_the_jobs_are_listed_with_what_a_form_needs_to_know() -> None:
+    """A type without a JSON Schema must not hide the other jobs."""
+
+    @job
+    async def peculiar(step: StepContext, payload: type[int]) -> None:
+        pass
+
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        durably.register(peculiar)
+        status, [first, second] = await ask(handler, "GET", "/jobs")
+        assert (status, first["name"]) == (200, "sync-users")
+        assert first["schema"]["properties"]["org_id"] == {"title": "Org Id", "type": "string"}
+        assert first["schema"]["required"] == ["org_id"]
+        assert second == {"name": "peculiar", "schema": {}}
+
+    play(scene)
+
+
+def test_the_export_is_a_database_with_the_runs_in_it() -> None:
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        run = await durably.jobs.sync_users.trigger({"org_id": "o1"})
+        response = await handler.handle(Request("GET", "/export"))
+        assert (response.status, response.headers["content-type"]) == (200, "application/vnd.sqlite3")
+        assert isinstance(response.body, bytes)
+        copy = sqlite3.connect(":memory:")
+        copy.deserialize(response.body)
+        assert copy.execute("SELECT id FROM durably_runs").fetchall() == [(run.id,)]
+        copy.close()
+
+    play(scene)
+
+
 def test_a_wrong_method_names_the_right_ones() -> None:
     async def scene(durably: Durably, handler: DurablyHandler) -> None:
         response = await handler.handle(Request("GET", "/trigger"))
         assert (response.status, response.headers["Allow"]) == (405, "POST")
+        response = await handler.handle(Request("POST", "/run"))
+        assert (response.status, response.headers["Allow"]) == (405, "GET, DELETE")
 
     play(scene)
 

@@ -11,5 +11,7 @@ export class DurablyError extends Error {
     super(message)
     this.name = name
     this.status = status
+    /** @type {import("./records.js").Run | undefined} the run that was waited for, of a `RunFailedError` or `RunCancelledError` */
+    this.run = undefined
   }
 }

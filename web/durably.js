@@ -14,7 +14,10 @@
  * @module
  */
 
+import { abortable, pause } from "./aborting.js"
 import { DurablyError } from "./durably-error.js"
+import { Events } from "./events.js"
+import { checked, overFetch, query } from "./http.js"
 import { Port } from "./port.js"
 
 export { DurablyError }
@@ -29,54 +32,24 @@ export { DurablyError }
  * @property {boolean} [persist]  whether to ask the browser never to delete this site's files by itself; default `true`
  * @property {string} [url]  the base URL of a durably server; the options above are the server's business then
  *
- * @typedef {object} TriggerOptions
- * @property {string} [idempotencyKey]  one run per key and job, for ever
- * @property {string} [concurrencyKey]  one running run per key at a time
- * @property {Record<string, string>} [labels]
- *
- * @typedef {"pending" | "running" | "completed" | "failed" | "cancelled"} Status
- *
- * @typedef {object} Run
- * @property {string} id
- * @property {string} jobName
- * @property {Status} status
- * @property {any} payload
- * @property {any} output
- * @property {string | null} error
- * @property {{ current: number, total: number | null, message: string | null } | null} progress
- * @property {Record<string, string>} labels
- * @property {number} completedStepCount
- * @property {number} currentStepIndex
- * @property {string} createdAt
- * @property {string | null} startedAt
- * @property {string | null} completedAt
- * @property {boolean} isTerminal
- * @property {boolean} isActive
- *
- * @typedef {object} Step
- * @property {string} name
- * @property {number} index
- * @property {"completed" | "failed"} status
- * @property {any} output
- * @property {string | null} error
- * @property {number} attempt
- * @property {string} startedAt
- * @property {string} completedAt
- *
- * @typedef {object} StorageInfo
- * @property {"opfs" | "file" | "memory"} kind
- * @property {string} vfs
- * @property {number} bytesUsed
- * @property {number | null} quota  bytes that the browser gives the whole site
- * @property {boolean | null} persisted  whether the browser has promised not to clear the site's data
- * @property {string} sqliteVersion
- * @property {string} state  `persistent`, `best-effort`, `full`, `waiting for another tab`, `corrupt: set aside as NAME`
- *
- * @typedef {{ type: string, timestamp: string, sequence: number, runId: string | null, jobName: string | null, [fact: string]: any }} DurablyEvent
- * @typedef {(path: string, init?: { method?: string, body?: string, signal?: AbortSignal }) => Promise<Response>} Send
+ * @typedef {import("./records.js").Abortable} Abortable
+ * @typedef {import("./records.js").Disposition} Disposition
+ * @typedef {import("./records.js").DurablyEvent} DurablyEvent
+ * @typedef {import("./records.js").Job} Job
+ * @typedef {import("./records.js").Log} Log
+ * @typedef {import("./records.js").Run} Run
+ * @typedef {import("./records.js").Status} Status
+ * @typedef {import("./records.js").Step} Step
+ * @typedef {import("./records.js").StorageInfo} StorageInfo
+ * @typedef {import("./records.js").TriggerOptions} TriggerOptions
+ * @typedef {import("./records.js").WaitOptions} WaitOptions
+ * @typedef {{ body?: any, method?: string, signal?: AbortSignal }} Ask  a `body` is sent as JSON, by default with POST
+ * @typedef {import("./http.js").Send} Send
  */
 
-const JSON_HEADERS = { "content-type": "application/json" }
+const TERMINAL_TYPES = ["run:complete", "run:fail", "run:cancel"]
+/** How long what changes something waits for a listener to be heard, which some proxy may never let be. */
+const HEARING_PATIENCE_MS = 1000
 
 /**
  * Start durably in a worker of this page, or speak to a server's.
@@ -89,8 +62,7 @@ const JSON_HEADERS = { "content-type": "application/json" }
  */
 export async function connect(options) {
   if (options.url !== undefined) {
-    const base = options.url.replace(/\/$/, "")
-    return new Durably((path, init) => fetch(base + path, { headers: JSON_HEADERS, ...init }))
+    return new Durably(overFetch(options.url))
   }
   if (options.persist ?? true) askToPersist()
   const start = {
@@ -110,12 +82,22 @@ function askToPersist() {
   navigator.storage?.persist?.().catch(() => {}) // refused is an answer, too
 }
 
+/** One run to be, for `batchTrigger`: an input with options of its own. */
+export class Trigger {
+  /** @param {any} input @param {TriggerOptions} [options] */
+  constructor(input, options = {}) {
+    this.input = input
+    this.options = options
+  }
+}
+
 /** A connection. Get one from `connect`. */
 export class Durably {
   #send
   /** @type {Port | null} */ #port = null
   /** @type {Map<string, Set<(event: DurablyEvent) => void>>} */ #listeners = new Map()
   /** @type {AbortController | null} */ #listening = null
+  /** @type {Promise<unknown>} settles when the listeners hear all that happens from then on */ #isHeard = Promise.resolve()
 
   /** @param {Send} send */
   constructor(send) {
@@ -161,37 +143,90 @@ export class Durably {
 
   /**
    * Store a run of a job and return it at once.
-   * @param {string} jobName @param {any} input @param {TriggerOptions} [options]
-   * @returns {Promise<Run & { disposition: string }>}
+   * @param {string} jobName @param {any} input @param {TriggerOptions & Abortable} [options]
+   * @returns {Promise<Run & { disposition: Disposition }>}
    */
-  async trigger(jobName, input, options = {}) {
-    const { runId, disposition } = await this.#json("/trigger", { jobName, input, ...options })
-    return { ...(await this.#json(`/run?${query({ runId })}`)), disposition }
+  async trigger(jobName, input, { signal, ...options } = {}) {
+    const { runId, disposition } = await this.#json("/trigger", { body: { jobName, input, ...options }, signal })
+    return { ...(await this.#run(runId, signal)), disposition }
   }
 
-  /** @param {string} runId @returns {Promise<Run | null>} `null` if there is no such run */
-  async getRun(runId) {
+  /**
+   * Store several runs of a job, all of them or none.
+   * @param {string} jobName @param {any[]} inputs  a `Trigger` is an input with options of its own @param {Abortable} [options]
+   * @returns {Promise<(Run & { disposition: Disposition })[]>}
+   */
+  async batchTrigger(jobName, inputs, { signal } = {}) {
+    const triggers = inputs.map((one) => (one instanceof Trigger ? one : new Trigger(one)))
+    const body = triggers.map(({ input, options }) => ({ jobName, input, ...options }))
+    /** @type {{ run: Run, disposition: Disposition }[]} */ const stored = await this.#json("/triggers", { body, signal })
+    return stored.map(({ run, disposition }) => ({ ...run, disposition }))
+  }
+
+  /**
+   * `trigger`, then `waitForRun`.
+   * @param {string} jobName @param {any} input @param {TriggerOptions & WaitOptions & Abortable} [options]
+   * @returns {Promise<Run>}
+   */
+  async triggerAndWait(jobName, input, { timeout, onProgress, onLog, ...options } = {}) {
+    const { id } = await this.trigger(jobName, input, options)
+    return await this.waitForRun(id, { timeout, onProgress, onLog, signal: options.signal })
+  }
+
+  /**
+   * The run, once it has completed. If it fails or is cancelled, rejects with a `DurablyError` named `RunFailedError` or
+   * `RunCancelledError`, whose `run` it is.
+   * @param {string} runId @param {WaitOptions & Abortable} [options]
+   * @returns {Promise<Run>}
+   */
+  async waitForRun(runId, { timeout = Infinity, onProgress, onLog, signal } = {}) {
+    const late = new DurablyError("TimeoutError", 504, `run ${runId} has not ended after ${timeout} s; it goes on`)
+    const ended = async (/** @type {AbortSignal} */ signal) => {
+      for (;;) {
+        for await (const event of this.subscribe(runId, { signal })) {
+          if (event.type === "run:progress") onProgress?.(event.progress)
+          if (event.type === "log:write") onLog?.(event)
+        }
+        const run = await this.#run(runId, signal)
+        if (run.isTerminal) return run // else a retry has begun it again
+      }
+    }
+    return completed(await abortable(ended, { signal, timeoutMs: timeout * 1000, late }))
+  }
+
+  /** @param {string} runId @param {Abortable} [options] @returns {Promise<Run | null>} `null` if there is no such run */
+  async getRun(runId, { signal } = {}) {
     try {
-      return await this.#json(`/run?${query({ runId })}`)
+      return await this.#run(runId, signal)
     } catch (error) {
-      if (error instanceof DurablyError && error.status === 404) return null
+      if (error instanceof DurablyError && error.name === "NotFoundError") return null
       throw error
     }
   }
 
   /**
    * Runs, newest first.
-   * @param {{ status?: Status | Status[], jobName?: string | string[], labels?: Record<string, string>, limit?: number, offset?: number }} [filter]
+   * @param {{ status?: Status | Status[], jobName?: string | string[], labels?: Record<string, string>, limit?: number, offset?: number } & Abortable} [filter]
    * @returns {Promise<Run[]>}
    */
-  getRuns({ labels = {}, ...filter } = {}) {
+  getRuns({ labels = {}, signal, ...filter } = {}) {
     const byLabel = Object.entries(labels).map(([key, value]) => [`label.${key}`, value])
-    return this.#json(`/runs?${query({ ...filter, ...Object.fromEntries(byLabel) })}`)
+    return this.#json(`/runs?${query({ ...filter, ...Object.fromEntries(byLabel) })}`, { signal })
   }
 
-  /** @param {string} runId @returns {Promise<Step[]>} the steps that have ended, in their order */
-  getSteps(runId) {
-    return this.#json(`/steps?${query({ runId })}`)
+  /** @param {string} runId @param {Abortable} [options] @returns {Promise<Step[]>} the steps that wait or have ended, in their order */
+  getSteps(runId, { signal } = {}) {
+    return this.#json(`/steps?${query({ runId })}`, { signal })
+  }
+
+  /** @param {string} runId @param {Abortable} [options] @returns {Promise<Log[]>} what it has logged, in that order */
+  getLogs(runId, { signal } = {}) {
+    return this.#json(`/logs?${query({ runId })}`, { signal })
+  }
+
+  /** @param {Abortable} [options] @returns {Promise<Job[]>} the registered jobs */
+  jobs({ signal } = {}) {
+    return this.#json("/jobs", { signal })
   }
 
   /**
@@ -201,13 +236,24 @@ export class Durably {
    */
   async cancel(runId) {
     const path = `/cancel?${query({ runId })}`
-    if (this.#port) await this.#checked(await this.#port.cancelRun(path, runId))
-    else await this.#json(path, {})
+    if (this.#port) await checked(await this.#port.cancelRun(path, runId))
+    else await this.#json(path, { method: "POST" })
   }
 
   /** Make a failed or cancelled run pending again; its completed steps are kept. @param {string} runId */
   async retry(runId) {
-    await this.#json(`/retry?${query({ runId })}`, {})
+    await this.#json(`/retry?${query({ runId })}`, { method: "POST" })
+  }
+
+  /** Trigger a run like one that has ended: the same job, payload and labels. @param {string} runId @returns {Promise<Run>} the fresh one */
+  async retrigger(runId) {
+    const fresh = await this.#json(`/retrigger?${query({ runId })}`, { method: "POST" })
+    return await this.#run(fresh.runId)
+  }
+
+  /** Delete a run that has ended, with all that is stored of it. @param {string} runId */
+  async deleteRun(runId) {
+    await this.#json(`/run?${query({ runId })}`, { method: "DELETE" })
   }
 
   /**
@@ -215,16 +261,22 @@ export class Durably {
    * @param {string} runId @param {string} name @param {any} [payload]
    */
   async signal(runId, name, payload = null) {
-    await this.#json(`/signal?${query({ runId })}`, { name, payload })
+    await this.#json(`/signal?${query({ runId })}`, { body: { name, payload } })
   }
 
-  /** @returns {Promise<StorageInfo>} where the database is kept, and how it is there */
-  storageInfo() {
-    return this.#json("/storage")
+  /** @param {Abortable} [options] @returns {Promise<StorageInfo>} where the database is kept, and how it is there */
+  storageInfo({ signal } = {}) {
+    return this.#json("/storage", { signal })
+  }
+
+  /** @param {Abortable} [options] @returns {Promise<Blob>} all of the database at one moment, as a SQLite file */
+  export({ signal } = {}) {
+    return this.#ask("/export", { signal }, (response) => response.blob())
   }
 
   /**
-   * Call `listener` for each event of a type, or of any with `"*"`.
+   * Call `listener` for each event of a type, or of any with `"*"`. What happens while a connection to a server is lost
+   * is not heard.
    * @param {string} type @param {(event: DurablyEvent) => void} listener
    * @returns {() => void} the way to stop it
    */
@@ -242,12 +294,13 @@ export class Durably {
   }
 
   /**
-   * The events of one run: its present state first, then live, up to its end.
-   * @param {string} runId
-   * @returns {AsyncGenerator<DurablyEvent, void, void>}
+   * The events of one run: its present state first, then live, up to its end. Where the worker dies or the connection to
+   * the server is lost it goes on, with the then present state, as soon as there is another. `return` ends it.
+   * @param {string} runId @param {Abortable} [options]
    */
-  async *subscribe(runId) {
-    yield* this.#events(`/subscribe?${query({ runId })}`)
+  subscribe(runId, { signal } = {}) {
+    const isLast = (/** @type {DurablyEvent} */ { type }) => TERMINAL_TYPES.includes(type)
+    return this.#events(`/subscribe?${query({ runId })}`, { signal, isLast })
   }
 
   /** End the connection. The worker stops; unfinished runs go on at the next `connect`. */
@@ -259,14 +312,19 @@ export class Durably {
   #listen() {
     const listening = new AbortController()
     this.#listening = listening
+    let onOpen = () => {}
+    const opened = new Promise((resolve) => (onOpen = () => resolve(undefined)))
+    this.#isHeard = Promise.race([opened, pause(HEARING_PATIENCE_MS)])
     const dispatch = async () => {
-      for await (const event of this.#events("/runs/subscribe", listening.signal)) this.#dispatch(event)
+      const events = this.#events("/runs/subscribe", { signal: listening.signal, isLast: () => false, onOpen })
+      for await (const event of events) this.#dispatch(event)
     }
     dispatch()
       .catch((error) => {
         if (!listening.signal.aborted) reportError(error)
       })
       .finally(() => {
+        onOpen()
         // So that the next `on` listens again.
         if (this.#listening === listening) this.#listening = null
       })
@@ -286,56 +344,50 @@ export class Durably {
     }
   }
 
-  /** @param {string} path @param {AbortSignal} [signal] @returns {AsyncGenerator<DurablyEvent, void, void>} */
-  async *#events(path, signal) {
-    const abort = new AbortController()
-    signal?.addEventListener("abort", () => abort.abort())
-    try {
-      const response = await this.#checked(await this.#send(path, { signal: abort.signal }))
-      let text = ""
-      const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).pipeThrough(/** @type {any} */ (new TextDecoderStream())).getReader()
-      for (;;) {
-        const { done, value } = await reader.read()
-        if (done) return
-        const frames = (text + value).split("\n\n")
-        text = /** @type {string} */ (frames.pop())
-        for (const frame of frames) {
-          const data = frame.split("\n").filter((line) => line.startsWith("data:"))
-          if (data.length) yield JSON.parse(data.map((line) => line.slice(5)).join("\n"))
-        }
-      }
-    } finally {
-      abort.abort()
+  /** @param {string} path @param {{ signal: AbortSignal | undefined, isLast: (event: DurablyEvent) => boolean, onOpen?: () => void }} options */
+  #events(path, { onOpen, ...options }) {
+    const open = async (/** @type {AbortSignal} */ signal) => {
+      const response = await checked(await this.#send(path, { signal }))
+      onOpen?.()
+      return response
     }
+    // The port sees to its streams itself.
+    return new Events(open, { ...options, mayReconnect: this.#port === null })
   }
 
-  /** @param {string} path @param {any} [body] given, it is a POST */
-  async #json(path, body) {
-    const init = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) }
-    return await (await this.#checked(await this.#send(path, init))).json()
+  /** @param {string} runId @param {AbortSignal} [signal] @returns {Promise<Run>} */
+  #run(runId, signal) {
+    return this.#json(`/run?${query({ runId })}`, { signal })
   }
 
-  /** @param {Response} response */
-  async #checked(response) {
-    if (response.ok) return response
-    const text = await response.text()
-    let message = text
-    try {
-      message = JSON.parse(text).error ?? text
-    } catch {
-      // Not durably's own answer (a proxy's page, say): its text is all there is.
+  /** @param {string} path @param {Ask} [ask] @returns {Promise<any>} */
+  #json(path, ask = {}) {
+    return this.#ask(path, ask, (response) => response.json())
+  }
+
+  /**
+   * @template T
+   * @param {string} path @param {Ask} ask @param {(response: Response) => Promise<T>} read
+   * @returns {Promise<T>}
+   */
+  async #ask(path, { body, method = body === undefined ? "GET" : "POST", signal }, read) {
+    const asked = async (/** @type {AbortSignal} */ signal) => {
+      // Of two requests to a server the second may be the faster: a listener would miss what it has done.
+      if (method !== "GET" && !this.#port) await this.#isHeard
+      const init = { method, signal, ...(body === undefined ? {} : { body: JSON.stringify(body) }) }
+      return await read(await checked(await this.#send(path, init)))
     }
-    throw new DurablyError(response.headers.get("durably-error") ?? "DurablyError", response.status, message)
+    return await abortable(asked, { signal })
   }
 }
 
-/** @param {Record<string, unknown>} values lists become repeated parameters, undefined ones are left out */
-function query(values) {
-  const query = new URLSearchParams()
-  for (const [name, value] of Object.entries(values)) {
-    for (const one of Array.isArray(value) ? value : [value]) {
-      if (one !== undefined) query.append(name, String(one))
-    }
-  }
-  return query
+/** The run, if it has completed. @param {Run} run */
+function completed(run) {
+  if (run.status === "completed") return run
+  const error =
+    run.status === "failed"
+      ? new DurablyError("RunFailedError", 500, run.error ?? "the run failed")
+      : new DurablyError("RunCancelledError", 409, `run ${run.id} of job '${run.jobName}' was cancelled`)
+  error.run = run
+  throw error
 }

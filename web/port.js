@@ -93,7 +93,11 @@ export class Port {
     return new Promise((resolve, reject) => {
       const request = { method, url: path, body }
       this.#waiting.set(id, { request, answer: resolve, refuse: reject })
-      signal?.addEventListener("abort", () => this.#cancel(id))
+      signal?.addEventListener("abort", () => {
+        this.#waiting.get(id)?.stream?.error(signal.reason)
+        reject(signal.reason)
+        this.#cancel(id)
+      })
       if (this.#isReady) this.#post(id, request)
     })
   }
@@ -351,7 +355,7 @@ export class Port {
       waiting.stream?.error(new DurablyError("DurablyError", 500, broken))
     } else {
       this.#waiting.delete(id)
-      if (waiting.stream) waiting.stream.error(new DurablyError(headers["durably-error"] ?? "DurablyError", status, JSON.parse(body).error))
+      if (waiting.stream) waiting.stream.error(new DurablyError(headers["durably-error"] ?? "DurablyError", status, JSON.parse(new TextDecoder().decode(body)).error))
       else waiting.answer(new Response(body, { status, headers }))
     }
   }

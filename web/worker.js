@@ -73,7 +73,6 @@ async function start({ database, durability, jobs, packages, left, doubt }) {
   }
   tell("Opening the database")
   const { boot } = pyodide.pyimport("durably.browser.boot")
-  const post = (/** @type {string} */ text) => self.postMessage(JSON.parse(text))
   const wayIn = await openWayIn(pyodide)
   return await boot(database, JSON.stringify(await sources), durability, JSON.stringify(left), post, wayIn)
 }
@@ -129,6 +128,14 @@ async function fetchOk(url, what) {
   const response = await fetch(url)
   if (!response.ok) throw new BootError("NotFoundError", 404, `Loading ${what} failed: ${new URL(url).pathname} answered ${response.status}.`)
   return response
+}
+
+/** Python's way to the page. @param {string} text  JSON @param {any} [bytes]  a body, which is handed over as it is */
+function post(text, bytes) {
+  const message = JSON.parse(text)
+  if (bytes === undefined) return self.postMessage(message)
+  const body = /** @type {Uint8Array<ArrayBuffer>} */ (bytes.toJs()).buffer
+  self.postMessage({ ...message, body }, { transfer: [body] })
 }
 
 /** @param {boolean} sound */

@@ -18,6 +18,7 @@ from ..http import create_durably_handler
 from ..jobs import JobDefinition
 from ..ledger import cancel_statements
 from ..migrations import newest_version
+from ..plugins import with_log_persistence
 from ..queries import REQUIRE_VERSION, RUN_BY_ID
 from . import interrupts, page
 from .port import Port, Post
@@ -53,6 +54,7 @@ async def boot(database: str, files: str, durability: str, left: str, post: Post
 async def _start(database: str, files: str, durability: str, left: str, post: Post) -> Port:
     modules = [load_job_file(name, source) for name, source in json.loads(files)]
     durably = create_durably(database, durability=durability)
+    durably.use(with_log_persistence())  # a page has no other way to ask for it
     for module in modules:
         _register_jobs(durably, module)
     page.of_this_worker = page.Page(post, json.loads(left))

@@ -1,7 +1,7 @@
 """The page's port: requests of the HTTP API that come by message, and their answers.
 
 A request is `(id, method, url, headers, body)`. Its answer is sent with `post`, a function of the worker,
-as dicts: first `{id, status, headers}` with the whole `body`, or with `stream: true`; a stream then sends
+as dicts: first `{id, status, headers}` with the whole body beside it, or with `stream: true`; a stream then sends
 `{id, chunk}` and ends with `{id, end: true}`, or with `{id, broken: sentence}`. `cancel(id)` ends a stream that
 nobody reads any more.
 """
@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 from ..errors import describe
 from ..events import logger
 from ..http import DurablyHandler, Request
 from .page import Page
 
-Post = Callable[[str], None]
-"""Sends one JSON text to the page."""
+
+class Post(Protocol):
+    """Sends one JSON text to the page, and the bytes beside it as the `body` of what it says."""
+
+    def __call__(self, text: str, body: bytes = ..., /) -> None: ...
 
 
 class Port:
@@ -47,7 +50,7 @@ class Port:
         response = await self._handler.handle(request)
         head = {"id": request_id, "status": response.status, "headers": dict(response.headers)}
         if isinstance(response.body, bytes):
-            self._send({**head, "body": response.body.decode("utf-8")})
+            self._post(json.dumps(head), response.body)
             return
         self._send({**head, "stream": True})
         try:

@@ -59,7 +59,11 @@ def show_verb(options: argparse.Namespace, terminal: Terminal) -> int:
 
     run, steps, logs = with_file(options.file, read)
     if options.json:
-        shown = {"run": run_json(run), "steps": [*map(step_json, steps)], "logs": [*map(log_json, logs)]}
+        shown = {
+            "run": run_json(run),
+            "steps": [*map(step_json, steps)],
+            "logs": [log_json(number, log) for number, log in enumerate(logs, 1)],
+        }
         _say_json(shown)
     else:
         show_run(terminal, run, steps, logs, to_datetime(SystemClock().now()))

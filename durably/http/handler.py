@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 from ..engine import Durably
 from ..errors import DurablyError, NotFoundError, ValidationError
 from ..events import Event, logger
+from ..handles import JobTrigger, Trigger
 from .message import Request, Response
 from .sse import EventTap, event_stream
-from .wire import run_json, step_json, storage_json
+from .wire import job_json, log_json, run_json, step_json, storage_json
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -26,6 +27,7 @@ _TRIGGER_FIELDS = {
     "input": "input",
     "idempotencyKey": "idempotency_key",
     "concurrencyKey": "concurrency_key",
+    "coalesce": "coalesce",
     "labels": "labels",
 }
 
@@ -45,15 +47,20 @@ class DurablyHandler:
         self._durably = durably
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/trigger": {"POST": self.trigger},
+            "/triggers": {"POST": self.triggers},
             "/subscribe": {"GET": self.subscribe},
             "/runs": {"GET": self.runs},
             "/runs/subscribe": {"GET": self.runs_subscribe},
-            "/run": {"GET": self.run},
+            "/run": {"GET": self.run, "DELETE": self.delete},
             "/steps": {"GET": self.steps},
+            "/logs": {"GET": self.logs},
             "/retry": {"POST": self.retry},
+            "/retrigger": {"POST": self.retrigger},
             "/cancel": {"POST": self.cancel},
             "/signal": {"POST": self.signal},
+            "/jobs": {"GET": self.jobs},
             "/storage": {"GET": self.storage},
+            "/export": {"GET": self.export},
         }
 
     async def handle(self, request: Request, base_path: str = "") -> Response:
@@ -92,11 +99,36 @@ class DurablyHandler:
         return await endpoint(request)
 
     async def trigger(self, request: Request) -> Response:
-        """Store a run: body `{jobName, input, idempotencyKey?, concurrencyKey?, labels?}`.
+        """Store a run: body `{jobName, input, idempotencyKey?, concurrencyKey?, coalesce?, labels?}`.
 
         Answers `{runId, disposition}`. Raises `ValidationError`, and `NotFoundError` for a job that is not registered.
         """
-        body = _json_object(request)
+        [run] = await self._durably.trigger_all([self._wanted(_json(request))])
+        return Response.of_json({"runId": run.id, "disposition": run.disposition})
+
+    async def triggers(self, request: Request) -> Response:
+        """Store several runs, all of them or none: the body is a list of what `trigger` takes.
+
+        Answers a list of `{runId, disposition, run}`. Raises `ValidationError` and `NotFoundError` with the index of
+        the item, from 0.
+        """
+        bodies = _json(request)
+        if not isinstance(bodies, list):
+            raise ValidationError("the body must be a JSON list")
+        wanted: list[JobTrigger] = []
+        for index, body in enumerate(bodies):
+            try:
+                wanted.append(self._wanted(body))
+            except (NotFoundError, ValidationError) as error:
+                raise type(error)(f"item {index}: {error.message}") from error
+        runs = await self._durably.trigger_all(wanted)
+        answers = [{"runId": run.id, "disposition": run.disposition, "run": run_json(run)} for run in runs]
+        return Response.of_json(answers)
+
+    def _wanted(self, body: Any) -> JobTrigger:
+        """What the body of a trigger asks for. Raises `ValidationError` and `NotFoundError`."""
+        if not isinstance(body, dict):
+            raise ValidationError("a trigger must be a JSON object")
         unknown = sorted(body.keys() - _TRIGGER_FIELDS.keys())
         if unknown:
             raise ValidationError(f"unknown fields: {', '.join(unknown)}; known: {', '.join(_TRIGGER_FIELDS)}")
@@ -111,8 +143,7 @@ class DurablyHandler:
         labels = options.get("labels", {})
         if not isinstance(labels, dict):
             raise ValidationError("labels must be an object of texts")
-        run = await handle.trigger(options.pop("input", None), **options)
-        return Response.of_json({"runId": run.id, "disposition": run.disposition})
+        return handle.definition, Trigger(options.pop("input", None), **options)
 
     async def run(self, request: Request) -> Response:
         """One run, by `runId`. Raises `NotFoundError`, `ValidationError` without a `runId`."""
@@ -141,6 +172,19 @@ class DurablyHandler:
         steps = await self._durably.get_steps(_run_id(request))
         return Response.of_json([step_json(step) for step in steps])
 
+    async def logs(self, request: Request) -> Response:
+        """What a run logged, where that is kept; `id` numbers its lines, from 1.
+
+        Raises `NotFoundError`, `ValidationError` without a `runId`.
+        """
+        logs = await self._durably.get_logs(_run_id(request))
+        return Response.of_json([log_json(number, log) for number, log in enumerate(logs, 1)])
+
+    async def delete(self, request: Request) -> Response:
+        """Delete a run that has ended. Raises `NotFoundError`, `ConflictError`, `ValidationError` without a `runId`."""
+        await self._durably.delete_run(_run_id(request))
+        return Response.of_json({"success": True})
+
     async def retry(self, request: Request) -> Response:
         """Make a failed or cancelled run pending again.
 
@@ -149,6 +193,14 @@ class DurablyHandler:
         await self._durably.retry(_run_id(request))
         return Response.of_json({"success": True})
 
+    async def retrigger(self, request: Request) -> Response:
+        """A fresh run like one that has ended: `{success, runId}`.
+
+        Raises `NotFoundError`, `ConflictError`, `ValidationError` without a `runId`.
+        """
+        run = await self._durably.retrigger(_run_id(request))
+        return Response.of_json({"success": True, "runId": run.id})
+
     async def cancel(self, request: Request) -> Response:
         """Cancel an active run. Raises `NotFoundError`, `ConflictError`, `ValidationError` without a `runId`."""
         await self._durably.cancel(_run_id(request))
@@ -156,12 +208,23 @@ class DurablyHandler:
 
     async def signal(self, request: Request) -> Response:
         """Send a signal: `{name, payload?}`. Raises `NotFoundError`, `ConflictError`, `ValidationError`."""
-        body = _json_object(request)
+        body = _json(request)
+        if not isinstance(body, dict):
+            raise ValidationError("the body must be a JSON object")
         name = body.get("name")
         if not isinstance(name, str) or not name:
             raise ValidationError("name, the signal's, is missing")
         await self._durably.signal(_run_id(request), name, body.get("payload"))
         return Response.of_json({"success": True})
+
+    async def jobs(self, _: Request) -> Response:
+        """The registered jobs: their names, and the JSON Schemas of their payloads."""
+        return Response.of_json([job_json(handle.definition) for handle in self._durably.jobs])
+
+    async def export(self, _: Request) -> Response:
+        """All of the database at one moment, as a SQLite file. Raises `StorageError` where nothing was ever stored."""
+        image = await self._durably.export()
+        return Response(200, {"content-type": "application/vnd.sqlite3", "cache-control": "no-store"}, image)
 
     async def storage(self, _: Request) -> Response:
         """Where the database is kept, and how it is there: the fields of `StorageInfo`."""
@@ -188,14 +251,11 @@ class DurablyHandler:
         return event_stream(EventTap(self._durably.on, wanted))
 
 
-def _json_object(request: Request) -> dict[str, Any]:
+def _json(request: Request) -> Any:
     try:
-        body = json.loads(request.body)
+        return json.loads(request.body)
     except (ValueError, RecursionError) as error:
         raise ValidationError(f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ValidationError("the body must be a JSON object")
-    return body
 
 
 def _run_id(request: Request) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from ..events import Event
+from ..jobs import JobDefinition
 from ..records import Log, Run, Step, StorageInfo
 
 _HIDDEN = {"idempotency_key", "concurrency_key", "worker_id", "generation", "heartbeat_at", "updated_at", "disposition"}
@@ -28,8 +29,12 @@ def step_json(step: Step) -> dict[str, Any]:
     return _record(dict(_fields(step)))
 
 
-def log_json(log: Log) -> dict[str, Any]:
-    return _record(dict(_fields(log)))
+def log_json(number: int, log: Log) -> dict[str, Any]:
+    return {"id": number, **_record(dict(_fields(log)))}
+
+
+def job_json(definition: JobDefinition[Any, Any]) -> dict[str, Any]:
+    return _record({"name": definition.name, "schema": definition.payload_schema()})
 
 
 def storage_json(info: StorageInfo) -> dict[str, Any]:
