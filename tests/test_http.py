@@ -89,6 +89,7 @@ GOOD = {"jobName": "sync-users", "input": {"org_id": "o1"}}
         ("POST", "/trigger", [], 400, "ValidationError", "object"),
         ("POST", "/trigger", {"jobName": "sync-users", "x": 1}, 400, "ValidationError", "unknown fields: x"),
         ("POST", "/trigger", {"jobName": "sync-users", "coalesce": "skip"}, 400, "ValidationError", "concurrency_key"),
+        ("POST", "/trigger/subscribe", {"jobName": "nope"}, 404, "NotFoundError", "registered: sync-users"),
         ("POST", "/triggers", {"jobName": "sync-users"}, 400, "ValidationError", "list"),
         ("POST", "/triggers", [GOOD, {"jobName": "nope"}], 404, "NotFoundError", "item 1: no job named 'nope'"),
         ("POST", "/triggers", [GOOD, {"jobName": "sync-users"}], 400, "ValidationError", "item 1: invalid payload"),
@@ -272,6 +273,33 @@ def test_the_path_of_the_database_is_not_told(tmp_path: Path) -> None:
         assert (await ask(handler, "GET", "http://[/runs"))[0] == 400
 
     asyncio.run(scene())
+
+
+def test_a_run_that_is_triggered_and_followed_is_heard_from_its_very_beginning() -> None:
+    """Between a trigger and a subscription of its own a quick run could be over, and what it logged unheard."""
+
+    @job
+    async def brief(step: StepContext, payload: None) -> str:
+        step.log.info("begun")
+        step.progress(1, 1)
+        return "done"
+
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        durably.register(brief)
+        body = json.dumps({"jobName": "brief", "idempotencyKey": "k"}).encode()
+        response = await handler.handle(Request("POST", "/trigger/subscribe", {}, body))
+        assert response.headers["content-type"] == "text/event-stream"
+        await durably.process_one()  # nobody has read yet
+        events = await frames(response.body, "run:complete")
+        types = [event["type"] for event in events]
+        assert types == ["run:trigger", "run:start", "log:write", "run:progress", "run:complete"]
+        assert len({event["runId"] for event in events}) == 1
+
+        again = await handler.handle(Request("POST", "/trigger/subscribe", {}, body))
+        [present] = await frames(again.body, "run:complete")
+        assert (present["type"], present["runId"]) == ("run:complete", events[0]["runId"])
+
+    play(scene)
 
 
 async def frames(body: Any, until: str) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ import { DurablyError } from "./durably-error.js"
 import { Events } from "./events.js"
 import { checked, overFetch, query } from "./http.js"
 import { Port } from "./port.js"
+import { completedRun } from "./waiting.js"
 
 export { DurablyError }
 
@@ -47,7 +48,6 @@ export { DurablyError }
  * @typedef {import("./http.js").Send} Send
  */
 
-const TERMINAL_TYPES = ["run:complete", "run:fail", "run:cancel"]
 /** How long what changes something waits for a listener to be heard, which some proxy may never let be. */
 const HEARING_PATIENCE_MS = 1000
 
@@ -164,13 +164,18 @@ export class Durably {
   }
 
   /**
-   * `trigger`, then `waitForRun`.
+   * `trigger`, then `waitForRun`: nothing that the run reports is missed.
    * @param {string} jobName @param {any} input @param {TriggerOptions & WaitOptions & Abortable} [options]
    * @returns {Promise<Run>}
    */
-  async triggerAndWait(jobName, input, { timeout, onProgress, onLog, ...options } = {}) {
-    const { id } = await this.trigger(jobName, input, options)
-    return await this.waitForRun(id, { timeout, onProgress, onLog, signal: options.signal })
+  triggerAndWait(jobName, input, { timeout, onProgress, onLog, signal, ...options } = {}) {
+    const begin = this.#stream("/trigger/subscribe", { jobName, input, ...options })
+    /** @type {import("./events.js").Reopen} */
+    const reopen = async (signal, last) => {
+      if (!last?.runId) throw new DurablyError("DurablyError", 500, "The run was triggered, but its id was lost with the connection.")
+      return await this.#stream(`/subscribe?${query({ runId: last.runId })}`)(signal)
+    }
+    return completedRun(this, (signal) => new Events(begin, { signal, reopen }), { timeout, onProgress, onLog, signal })
   }
 
   /**
@@ -179,19 +184,8 @@ export class Durably {
    * @param {string} runId @param {WaitOptions & Abortable} [options]
    * @returns {Promise<Run>}
    */
-  async waitForRun(runId, { timeout = Infinity, onProgress, onLog, signal } = {}) {
-    const late = new DurablyError("TimeoutError", 504, `run ${runId} has not ended after ${timeout} s; it goes on`)
-    const ended = async (/** @type {AbortSignal} */ signal) => {
-      for (;;) {
-        for await (const event of this.subscribe(runId, { signal })) {
-          if (event.type === "run:progress") onProgress?.(event.progress)
-          if (event.type === "log:write") onLog?.(event)
-        }
-        const run = await this.#run(runId, signal)
-        if (run.isTerminal) return run // else a retry has begun it again
-      }
-    }
-    return completed(await abortable(ended, { signal, timeoutMs: timeout * 1000, late }))
+  waitForRun(runId, options = {}) {
+    return completedRun(this, (signal) => this.subscribe(runId, { signal }), options)
   }
 
   /** @param {string} runId @param {Abortable} [options] @returns {Promise<Run | null>} `null` if there is no such run */
@@ -299,8 +293,8 @@ export class Durably {
    * @param {string} runId @param {Abortable} [options]
    */
   subscribe(runId, { signal } = {}) {
-    const isLast = (/** @type {DurablyEvent} */ { type }) => TERMINAL_TYPES.includes(type)
-    return this.#events(`/subscribe?${query({ runId })}`, { signal, isLast })
+    const open = this.#stream(`/subscribe?${query({ runId })}`)
+    return new Events(open, { signal, reopen: this.#port ? null : open }) // the port asks again by itself
   }
 
   /** End the connection. The worker stops; unfinished runs go on at the next `connect`. */
@@ -316,7 +310,13 @@ export class Durably {
     const opened = new Promise((resolve) => (onOpen = () => resolve(undefined)))
     this.#isHeard = Promise.race([opened, pause(HEARING_PATIENCE_MS)])
     const dispatch = async () => {
-      const events = this.#events("/runs/subscribe", { signal: listening.signal, isLast: () => false, onOpen })
+      const open = this.#stream("/runs/subscribe")
+      const opening = async (/** @type {AbortSignal} */ signal) => {
+        const response = await open(signal)
+        onOpen()
+        return response
+      }
+      const events = new Events(opening, { signal: listening.signal, reopen: this.#port ? null : open, isLast: () => false })
       for await (const event of events) this.#dispatch(event)
     }
     dispatch()
@@ -344,15 +344,9 @@ export class Durably {
     }
   }
 
-  /** @param {string} path @param {{ signal: AbortSignal | undefined, isLast: (event: DurablyEvent) => boolean, onOpen?: () => void }} options */
-  #events(path, { onOpen, ...options }) {
-    const open = async (/** @type {AbortSignal} */ signal) => {
-      const response = await checked(await this.#send(path, { signal }))
-      onOpen?.()
-      return response
-    }
-    // The port sees to its streams itself.
-    return new Events(open, { ...options, mayReconnect: this.#port === null })
+  /** The way to ask for a stream. @param {string} path @param {any} [body] @returns {import("./events.js").Open} */
+  #stream(path, body) {
+    return (signal) => this.#response(path, { body }, signal)
   }
 
   /** @param {string} runId @param {AbortSignal} [signal] @returns {Promise<Run>} */
@@ -370,24 +364,15 @@ export class Durably {
    * @param {string} path @param {Ask} ask @param {(response: Response) => Promise<T>} read
    * @returns {Promise<T>}
    */
-  async #ask(path, { body, method = body === undefined ? "GET" : "POST", signal }, read) {
-    const asked = async (/** @type {AbortSignal} */ signal) => {
-      // Of two requests to a server the second may be the faster: a listener would miss what it has done.
-      if (method !== "GET" && !this.#port) await this.#isHeard
-      const init = { method, signal, ...(body === undefined ? {} : { body: JSON.stringify(body) }) }
-      return await read(await checked(await this.#send(path, init)))
-    }
-    return await abortable(asked, { signal })
+  async #ask(path, { signal, ...ask }, read) {
+    return await abortable(async (signal) => read(await this.#response(path, ask, signal)), { signal })
   }
-}
 
-/** The run, if it has completed. @param {Run} run */
-function completed(run) {
-  if (run.status === "completed") return run
-  const error =
-    run.status === "failed"
-      ? new DurablyError("RunFailedError", 500, run.error ?? "the run failed")
-      : new DurablyError("RunCancelledError", 409, `run ${run.id} of job '${run.jobName}' was cancelled`)
-  error.run = run
-  throw error
+  /** @param {string} path @param {{ body?: any, method?: string }} ask @param {AbortSignal} signal */
+  async #response(path, { body, method = body === undefined ? "GET" : "POST" }, signal) {
+    // Of two requests to a server the second may be the faster: a listener would miss what it has done.
+    if (method !== "GET" && !this.#port) await this.#isHeard
+    const init = { method, signal, ...(body === undefined ? {} : { body: JSON.stringify(body) }) }
+    return await checked(await this.#send(path, init))
+  }
 }

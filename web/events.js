@@ -7,11 +7,21 @@
 import { pause } from "./aborting.js"
 import { DurablyError } from "./durably-error.js"
 
-/** @typedef {import("./records.js").DurablyEvent} DurablyEvent */
+/**
+ * @typedef {import("./records.js").DurablyEvent} DurablyEvent
+ * @typedef {(signal: AbortSignal) => Promise<Response>} Open  asks for a stream; rejects where it is refused
+ * @typedef {(signal: AbortSignal, last: DurablyEvent | null) => Promise<Response>} Reopen
+ */
 
-/** How long after its loss a connection is tried again; each time that it fails it is twice as long. */
+/** How long after its loss a stream is asked for again; each time that it fails it is twice as long. */
 const FIRST_PAUSE_MS = 250
 const LONGEST_PAUSE_MS = 5000
+const TERMINAL_TYPES = ["run:complete", "run:fail", "run:cancel"]
+
+/** @param {DurablyEvent} event */
+export function isTerminal({ type }) {
+  return TERMINAL_TYPES.includes(type)
+}
 
 /** @implements {AsyncIterableIterator<DurablyEvent, void, void>} */
 export class Events {
@@ -22,14 +32,14 @@ export class Events {
   /**
    * Nothing is asked for before the first `next`.
    *
-   * @param {(signal: AbortSignal) => Promise<Response>} open  asks for the stream; rejects where it is refused
+   * @param {Open} open
    * @param {object} options
    * @param {AbortSignal | undefined} options.signal  what ends it with an error, the signal's reason
-   * @param {boolean} options.mayReconnect  whether to ask again when a stream that was there is lost
-   * @param {(event: DurablyEvent) => boolean} options.isLast  whether nothing comes after this event
+   * @param {Reopen | null} options.reopen  asks for another stream where one was lost, after the last event of that
+   * @param {(event: DurablyEvent) => boolean} [options.isLast]  whether nothing comes after this event
    */
-  constructor(open, { signal, mayReconnect, isLast }) {
-    this.#events = this.#read(mayReconnect ? reopening(open) : once(open), signal, isLast)
+  constructor(open, { signal, reopen, isLast = isTerminal }) {
+    this.#events = this.#read(open, reopen, signal, isLast)
   }
 
   [Symbol.asyncIterator]() {
@@ -49,21 +59,18 @@ export class Events {
   }
 
   /**
-   * @param {(signal: AbortSignal) => AsyncGenerator<string, void, void>} frames
-   * @param {AbortSignal | undefined} signal @param {(event: DurablyEvent) => boolean} isLast
+   * @param {Open} open @param {Reopen | null} reopen @param {AbortSignal | undefined} signal
+   * @param {(event: DurablyEvent) => boolean} isLast
    * @returns {AsyncGenerator<DurablyEvent, void, void>}
    */
-  async *#read(frames, signal, isLast) {
+  async *#read(open, reopen, signal, isLast) {
     const own = this.#own.signal
     const abort = () => this.#own.abort(signal?.reason)
     signal?.throwIfAborted()
     signal?.addEventListener("abort", abort, { once: true })
     try {
-      for await (const frame of frames(own)) {
+      for await (const event of eventsOf(open, reopen, own)) {
         own.throwIfAborted()
-        const data = frame.split("\n").filter((line) => line.startsWith("data:"))
-        if (!data.length) continue
-        /** @type {DurablyEvent} */ const event = JSON.parse(data.map((line) => line.slice(5)).join("\n"))
         yield event
         if (isLast(event)) return
       }
@@ -76,47 +83,51 @@ export class Events {
   }
 }
 
-/** The frames of one stream. @param {(signal: AbortSignal) => Promise<Response>} open */
-function once(open) {
-  return async function* (/** @type {AbortSignal} */ signal) {
-    yield* framesOf(await open(signal))
-  }
-}
-
-/** The frames of one stream after the other: of another one, where one was lost. @param {(signal: AbortSignal) => Promise<Response>} open */
-function reopening(open) {
-  return async function* (/** @type {AbortSignal} */ signal) {
-    let response = await open(signal)
-    for (;;) {
-      try {
-        yield* framesOf(response)
-      } catch (error) {
-        if (signal.aborted || !(error instanceof TypeError)) throw error // which is what a break is to `fetch`
+/**
+ * The events of a stream, and of those that take its place.
+ * @param {Open} open @param {Reopen | null} reopen @param {AbortSignal} signal
+ * @returns {AsyncGenerator<DurablyEvent, void, void>}
+ */
+async function* eventsOf(open, reopen, signal) {
+  let response = await open(signal)
+  for (/** @type {DurablyEvent | null} */ let last = null; ; ) {
+    try {
+      for await (const event of eventsIn(response)) {
+        last = event
+        yield event
       }
-      response = await reopened(open, signal)
+    } catch (error) {
+      if (signal.aborted || !reopen || !isLoss(error)) throw error
     }
+    if (!reopen) return
+    response = await reopened(reopen, signal, last)
   }
 }
 
-/** @param {(signal: AbortSignal) => Promise<Response>} open @param {AbortSignal} signal */
-async function reopened(open, signal) {
+/** @param {Reopen} reopen @param {AbortSignal} signal @param {DurablyEvent | null} last */
+async function reopened(reopen, signal, last) {
   for (let rest = FIRST_PAUSE_MS; ; rest = Math.min(2 * rest, LONGEST_PAUSE_MS)) {
     await pause(rest, signal)
     try {
-      return await open(signal)
+      return await reopen(signal, last)
     } catch (error) {
-      if (signal.aborted || !(error instanceof DurablyError && mayPass(error))) throw error
+      if (signal.aborted || !mayPass(error)) throw error
     }
   }
 }
 
-/** Whether it is no answer of durably's own: there is none, or it is that of a proxy whose server is away. @param {DurablyError} error */
-function mayPass({ name, status }) {
-  return name === "ConnectionLostError" || (name === "DurablyError" && [502, 503, 504].includes(status))
+/** Whether a stream was lost: a `TypeError` is what `fetch` has for a connection that breaks. @param {unknown} error */
+function isLoss(error) {
+  return error instanceof TypeError || (error instanceof DurablyError && error.name === "ConnectionLostError")
 }
 
-/** @param {Response} response @returns {AsyncGenerator<string, void, void>} */
-async function* framesOf(response) {
+/** Whether it is no answer of durably's own: there is none, or it is that of a proxy whose server is away. @param {unknown} error */
+function mayPass(error) {
+  return isLoss(error) || (error instanceof DurablyError && error.name === "DurablyError" && [502, 503, 504].includes(error.status))
+}
+
+/** @param {Response} response @returns {AsyncGenerator<DurablyEvent, void, void>} */
+async function* eventsIn(response) {
   let text = ""
   const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).pipeThrough(/** @type {any} */ (new TextDecoderStream())).getReader()
   for (;;) {
@@ -124,6 +135,9 @@ async function* framesOf(response) {
     if (done) return
     const frames = (text + value).split("\n\n")
     text = /** @type {string} */ (frames.pop())
-    yield* frames
+    for (const frame of frames) {
+      const data = frame.split("\n").filter((line) => line.startsWith("data:"))
+      if (data.length) yield JSON.parse(data.map((line) => line.slice(5)).join("\n"))
+    }
   }
 }

@@ -137,11 +137,17 @@ export class Port {
     removeEventListener("pageshow", this.#comeBack)
     this.#endWorker()
     this.#leaveTabs()
-    for (const { refuse, stream } of this.#waiting.values()) {
-      refuse(gone())
-      stream?.error(gone())
+    this.#refuse(gone())
+  }
+
+  /** Give up on what waits. @param {DurablyError} error @param {(request: Request) => boolean} [isMeant] */
+  #refuse(error, isMeant = () => true) {
+    for (const [id, { request, refuse, stream }] of this.#waiting) {
+      if (!isMeant(request)) continue
+      this.#waiting.delete(id)
+      refuse(error)
+      stream?.error(error)
     }
-    this.#waiting.clear()
   }
 
   // -- the worker's life ------------------------------------------------------------------------------
@@ -187,11 +193,8 @@ export class Port {
 
   /** Boot another worker in the place of one that is gone. */
   #replace() {
-    for (const [id, { request, refuse }] of this.#waiting) {
-      if (request.method === "GET") continue
-      this.#waiting.delete(id)
-      refuse(new DurablyError("ConnectionLostError", 503, "The worker ended before it answered; what was asked for may or may not have been done."))
-    }
+    const lost = new DurablyError("ConnectionLostError", 503, "The worker ended before it answered; what was asked for may or may not have been done.")
+    this.#refuse(lost, ({ method }) => method !== "GET")
     this.#worker = this.#newWorker()
     this.#ready = this.#boot()
     this.#ready.catch((error) => {
@@ -347,15 +350,11 @@ export class Port {
       if (!waiting.stream) this.#answerWithStream(id, waiting, status, headers)
     } else if (chunk !== undefined) {
       waiting.stream?.enqueue(this.#encoder.encode(chunk))
-    } else if (end) {
-      this.#waiting.delete(id)
-      waiting.stream?.close()
-    } else if (broken) {
-      this.#waiting.delete(id)
-      waiting.stream?.error(new DurablyError("DurablyError", 500, broken))
     } else {
       this.#waiting.delete(id)
-      if (waiting.stream) waiting.stream.error(new DurablyError(headers["durably-error"] ?? "DurablyError", status, JSON.parse(new TextDecoder().decode(body)).error))
+      if (end) waiting.stream?.close()
+      else if (broken) waiting.stream?.error(new DurablyError("DurablyError", 500, broken))
+      else if (waiting.stream) waiting.stream.error(new DurablyError(headers["durably-error"] ?? "DurablyError", status, JSON.parse(new TextDecoder().decode(body)).error))
       else waiting.answer(new Response(body, { status, headers }))
     }
   }

@@ -17,7 +17,7 @@ from ..errors import DurablyError, NotFoundError, ValidationError
 from ..events import Event, logger
 from ..handles import JobTrigger, Trigger
 from .message import Request, Response
-from .sse import EventTap, event_stream
+from .sse import EventTap, begun, event_stream
 from .wire import job_json, log_json, run_json, step_json, storage_json
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -47,6 +47,7 @@ class DurablyHandler:
         self._durably = durably
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/trigger": {"POST": self.trigger},
+            "/trigger/subscribe": {"POST": self.trigger_subscribe},
             "/triggers": {"POST": self.triggers},
             "/subscribe": {"GET": self.subscribe},
             "/runs": {"GET": self.runs},
@@ -105,6 +106,11 @@ class DurablyHandler:
         """
         [run] = await self._durably.trigger_all([self._wanted(_json(request))])
         return Response.of_json({"runId": run.id, "disposition": run.disposition})
+
+    async def trigger_subscribe(self, request: Request) -> Response:
+        """`trigger`, then `subscribe`, with no event between them missed. Raises `ValidationError`, `NotFoundError`."""
+        [run] = await self._durably.trigger_all([self._wanted(_json(request))])
+        return event_stream(await begun(self._durably.subscribe(run.id)))
 
     async def triggers(self, request: Request) -> Response:
         """Store several runs, all of them or none: the body is a list of what `trigger` takes.

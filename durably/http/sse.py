@@ -17,6 +17,21 @@ def event_stream(events: AsyncIterator[Event]) -> Response:
     return Response(200, headers, _frames(events))
 
 
+async def begun(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    """The same events, heard from now on: a generator would begin to listen only when it is first asked."""
+    first = await anext(events)
+
+    async def all_of_them() -> AsyncIterator[Event]:
+        try:
+            yield first
+            async for event in events:
+                yield event
+        finally:
+            await _close(events)
+
+    return all_of_them()
+
+
 class EventTap:
     """The events that `wanted` accepts, from the moment this is made; `aclose` stops listening.
 
@@ -52,6 +67,10 @@ async def _frames(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
             data = json.dumps(event_json(event), ensure_ascii=False, allow_nan=False)
             yield f"id: {event.sequence}\ndata: {data}\n\n".encode("utf-8", "backslashreplace")
     finally:
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()
+        await _close(events)
+
+
+async def _close(events: AsyncIterator[Event]) -> None:
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()

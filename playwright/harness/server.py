@@ -2,7 +2,8 @@
 
 `/` is `dist`, as plainly as a static host gives it: no special headers. `/t/` is `playwright/pages`, with durably's
 folder beside them as a user would copy it, and so is the empty `/readme/`. `/coop/` is the same as `/t/`, but workers
-there find no mode in which a file may be opened twice at once. A test may add files of its own with `put`.
+there find no mode in which a file may be opened twice at once. A test may add files of its own with `put`, and an
+`Api` of its own, at `/api/`.
 `POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this process.
 """
 
@@ -17,6 +18,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from .api import Api
 
 ROOT = Path(__file__).resolve().parents[2]
 DIST, PAGES, TESTS = ROOT / "dist", ROOT / "playwright" / "pages", ROOT / "tests"
@@ -101,6 +104,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.origin = f"http://127.0.0.1:{self.server_port}"
         self.files: dict[str, bytes] = {}
+        self.api: Api | None = None
         self.ledgers: dict[str, Ledger] = {}
 
     def put(self, path: str, text: str) -> None:
@@ -145,6 +149,8 @@ class Handler(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
+        if self._is_for_api(path):
+            return
         if path in self.server.files:
             self._answer(200, self.server.files[path], self.guess_type(path))
         elif path.startswith("/coop/") and path.endswith(("worker.js", "deputy.js")):
@@ -153,7 +159,13 @@ class Handler(SimpleHTTPRequestHandler):
         else:
             super().do_GET()
 
+    def do_DELETE(self) -> None:
+        if not self._is_for_api(self.path):
+            self._answer(404)
+
     def do_POST(self) -> None:
+        if self._is_for_api(self.path):
+            return
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(self.path)
         ledger = self.server.ledgers.get(url.path.removeprefix("/ledger/"))
@@ -169,6 +181,13 @@ class Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing: the terminal is pytest's."""
+
+    def _is_for_api(self, path: str) -> bool:
+        """Whether it is, in which case it has been answered."""
+        api = self.server.api if path.startswith("/api/") else None
+        if api is not None:
+            api.serve(self)
+        return api is not None
 
     def _answer(self, status: int, body: bytes = b"", kind: str = "text/plain") -> None:
         self.send_response(status)

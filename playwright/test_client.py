@@ -1,0 +1,277 @@
+"""The client in JavaScript: one walk through all that it can do, with a worker in the page and with a server."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from harness.api import Api
+from harness.browser import Browser, Tab
+from harness.server import PAGES, Server
+
+from durably import JobDefinition
+
+JOBS = PAGES / "client_jobs.py"
+
+
+@pytest.fixture
+def api(server: Server, tmp_path: Path) -> Iterator[Api]:
+    module = module_of(JOBS)
+    jobs = [value for value in vars(module).values() if isinstance(value, JobDefinition)]
+    with Api(tmp_path / "app.sqlite3", jobs) as api:
+        server.api = api
+        yield api
+        server.api = None
+
+
+def module_of(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_client_does_with_its_own_worker_what_it_says(browser: Browser) -> None:
+    tab = browser.tab()
+    tab.connect(jobs=(f"./{JOBS.name}",))
+    walk(tab)
+    assert tab.js("durably.storageInfo()")["kind"] == "opfs"
+
+
+def test_the_client_does_with_a_server_what_it_says(browser: Browser, api: Api) -> None:
+    """And goes on where it was when the connection to the server is lost."""
+    browser.expect_error("/api/")  # a browser logs every refusal, and every connection that breaks
+    tab = browser.tab()
+    tab.js("start", {"options": {"url": "/api/"}})
+    walk(tab)
+    assert tab.js("durably.storageInfo()")["kind"] == "file"
+
+    api.wait_for_streams(0)  # whatever was ended by its reader has been ended here
+    asking = tab.js("async () => { window.asking = await durably.trigger('asks', 'why?'); return asking.id }")
+    tab.js("() => { window.all = []; durably.on('*', (event) => all.push(event.type)) }")
+    tab.js(
+        "() => { window.types = []; window.ended = (async () => {"
+        "  for await (const { type } of durably.subscribe(asking.id)) types.push(type)"
+        "})() }"
+    )
+    tab.page.wait_for_function("types.length > 0")
+    api.wait_for_streams(2)
+    told = tab.js("types.length")
+
+    api.drop()
+    api.wait_for_streams(2)
+    tab.js("id => durably.signal(id, 'answer', 'because')", asking)
+    tab.js("within(ended)")
+
+    types = tab.js("types")
+    assert types[told] in ("run:trigger", "run:start"), "it is told the present state again"
+    assert types[-1] == "run:complete"
+    tab.page.wait_for_function("all.includes('run:complete')")
+
+
+def walk(tab: Tab) -> None:
+    """All that the client can do, but for what depends on where the jobs are run."""
+    look_at_jobs(tab)
+    run_to_the_end(tab)
+    trigger_several(tab)
+    wait_in_vain(tab)
+    end_a_subscription(tab)
+    abort(tab)
+    repeat_and_delete(tab)
+    take_a_copy(tab)
+
+
+def look_at_jobs(tab: Tab) -> None:
+    jobs = {job["name"]: job["schema"] for job in tab.js("durably.jobs()")}
+    assert sorted(jobs) == ["add", "asks", "fails"]
+    assert jobs["add"]["properties"]["numbers"]["items"] == {"type": "integer"}
+    assert jobs["asks"] == {"type": "string"}
+
+
+def run_to_the_end(tab: Tab) -> None:
+    """A run, and what is to be seen of it meanwhile and afterwards; nothing of it is missed, however quick it is."""
+    seen = tab.js(
+        """async () => {
+          const seen = { heard: [], progress: [], logs: [] }
+          const stop = durably.on("*", ({ type }) => seen.heard.push(type))
+          let stopWaiting
+          const completed = new Promise((resolve) => (stopWaiting = durably.on("run:complete", resolve)))
+          seen.run = await within(durably.triggerAndWait("add", { numbers: [1, 2, 3] }, {
+            labels: { kind: "sum" },
+            onProgress: (progress) => seen.progress.push(progress.current),
+            onLog: ({ level, message, data }) => seen.logs.push([level, message, data]),
+            timeout: 60,
+          }))
+          await within(completed)
+          stop()
+          stopWaiting()
+          return seen
+        }"""
+    )
+    run = seen["run"]
+    assert (run["status"], run["output"], run["labels"]) == ("completed", 6, {"kind": "sum"})
+    assert seen["progress"] == [1, 2, 3]
+    assert seen["logs"] == [["info", "added", {"total": 6}]]
+    assert seen["heard"][0] == "run:trigger"
+    assert seen["heard"].count("step:complete") == 3
+
+    assert tab.run(run["id"]) == run
+    assert [step["output"] for step in tab.steps(run["id"])] == [1, 3, 6]
+    [line] = tab.js("id => durably.getLogs(id)", run["id"])
+    assert line.pop("createdAt") <= run["completedAt"]
+    assert line == {"id": 1, "stepName": None, "level": "info", "message": "added", "data": {"total": 6}}
+    assert tab.js("durably.getRuns({ jobName: ['add', 'fails'], status: 'completed', labels: { kind: 'sum' } })") == [
+        run
+    ]
+
+
+def trigger_several(tab: Tab) -> None:
+    several = """async ([...inputs]) => {
+      const { Trigger } = await import("./durably/durably.js")
+      return durably.batchTrigger("add", inputs.map((input) =>
+        Array.isArray(input) ? { numbers: input } : new Trigger(input.input, input.options)))
+    }"""
+    keyed = {"input": {"numbers": []}, "options": {"idempotencyKey": "once", "labels": {"of": "several"}}}
+    runs = tab.js(several, [[1], keyed, keyed])
+    assert [run["disposition"] for run in runs] == ["created", "created", "idempotent"]
+    assert [run["labels"] for run in runs] == [{}, {"of": "several"}, {"of": "several"}]
+    assert tab.follow(runs[0]["id"])["output"] == 1
+
+    known = len(tab.js("durably.getRuns()"))
+    refused = tab.refusal(several, [[1], ["a word"]])
+    assert (refused["name"], refused["status"]) == ("ValidationError", 400)
+    assert "item 1" in refused["message"]
+    assert len(tab.js("durably.getRuns()")) == known
+
+    skipping = "durably.trigger('add', { numbers: [] }, { concurrencyKey: 'c', coalesce: 'all' })"
+    assert "coalesce" in tab.refusal(f"() => {skipping}")["message"]
+
+
+def wait_in_vain(tab: Tab) -> None:
+    """For a run that fails, for one that takes longer, and for one that is cancelled."""
+    failed = tab.refusal(
+        "() => durably.triggerAndWait('fails', 'no luck').catch((error) => { window.failed = error.run; throw error })"
+    )
+    assert (failed["name"], failed["isDurably"]) == ("RunFailedError", True)
+    assert "no luck" in failed["message"]
+    assert tab.js("failed.status") == "failed"
+    assert tab.refusal("async () => { await durably.retry(failed.id); await durably.waitForRun(failed.id) }") == failed
+
+    late = tab.refusal("() => durably.triggerAndWait('asks', 'who?', { labels: { is: 'late' }, timeout: 0.2 })")
+    assert (late["name"], late["isDurably"]) == ("TimeoutError", True)
+    [run] = tab.js("durably.getRuns({ labels: { is: 'late' } })")
+    assert run["isActive"]
+    answered = """async (id) => {
+      const ended = durably.waitForRun(id)
+      await durably.signal(id, "answer", "me")
+      return await within(ended)
+    }"""
+    assert tab.js(answered, run["id"])["output"] == "me"
+
+    cancelled = tab.refusal(
+        """async () => {
+          const { id } = await durably.trigger("asks", "how?")
+          const ended = durably.waitForRun(id)
+          ended.catch(() => {})
+          await durably.cancel(id)
+          await ended
+        }"""
+    )
+    assert (cancelled["name"], cancelled["status"]) == ("RunCancelledError", 409)
+
+
+def end_a_subscription(tab: Tab) -> None:
+    """Its `return` ends it, even while somebody waits for what comes next."""
+    done = tab.js(
+        """async () => {
+          const { id } = await durably.trigger("asks", "what?", { labels: { is: "watched" } })
+          const events = durably.subscribe(id)
+          let event = (await within(events.next())).value
+          const waiting = (async () => { while (!event.done) event = await events.next() })()
+          await within(events.return())
+          await within(waiting)
+          return [event.done, (await events.next()).done, (await durably.getRun(id)).isActive]
+        }"""
+    )
+    assert done == [True, True, True]
+
+
+def abort(tab: Tab) -> None:
+    """What is aborted rejects with the signal's own reason, and leaves no listener on it."""
+    found = tab.js(
+        """async () => {
+          const [{ id }] = await durably.getRuns({ labels: { is: "watched" } })
+          const reason = new Error("changed my mind")
+          const listeners = []
+          const rejections = []
+          const aborted = async (begin, { before = false, after = Promise.resolve() } = {}) => {
+            const controller = new AbortController()
+            const { signal } = controller
+            const kept = new Set()
+            const { addEventListener, removeEventListener } = EventTarget.prototype
+            signal.addEventListener = (type, listener, ...rest) => {
+              kept.add(listener)
+              addEventListener.call(signal, type, listener, ...rest)
+            }
+            signal.removeEventListener = (type, listener) => {
+              kept.delete(listener)
+              removeEventListener.call(signal, type, listener)
+            }
+            if (before) controller.abort(reason)
+            const answer = begin(signal).then(() => "done", (error) => error === reason)
+            await after
+            controller.abort(reason)
+            rejections.push(await within(answer))
+            listeners.push(kept.size)
+          }
+          const through = async (events) => { for await (const event of events) window.last = event }
+          await aborted((signal) => durably.getRuns({ signal }), { before: true })
+          await aborted((signal) => durably.getSteps(id, { signal }))
+          await aborted((signal) => durably.waitForRun(id, { signal }))
+          await aborted((signal) => through(durably.subscribe(id, { signal })))
+          const watching = new Promise((resolve) => (window.watched = resolve))
+          const wait = (signal) => durably.triggerAndWait("asks", "when?", { signal, onLog: watched })
+          await aborted(wait, { after: within(watching) })
+          const answered = new Promise((resolve) => (window.gotRuns = resolve))
+          await aborted((signal) => durably.getRuns({ signal }).then(gotRuns), { after: within(answered) })
+          return { rejections, listeners }
+        }"""
+    )
+    assert found["rejections"] == [True, True, True, True, True, "done"]
+    assert found["listeners"] == [0] * 6
+
+
+def repeat_and_delete(tab: Tab) -> None:
+    [run] = tab.js("durably.getRuns({ labels: { kind: 'sum' } })")
+    again = tab.js("id => durably.retrigger(id)", run["id"])
+    assert (again["id"] != run["id"], again["payload"], again["labels"]) == (True, run["payload"], run["labels"])
+    assert tab.follow(again["id"])["output"] == 6
+    tab.js("id => durably.deleteRun(id)", run["id"])
+    assert tab.run(run["id"]) is None
+    refused = tab.refusal("async () => durably.deleteRun((await durably.getRuns({ labels: { is: 'watched' } }))[0].id)")
+    assert (refused["name"], refused["status"]) == ("ConflictError", 409)
+
+
+def take_a_copy(tab: Tab) -> None:
+    """The export is a database that SQLite opens, with every run in it."""
+    copy: dict[str, Any] = tab.js(
+        """async () => {
+          const blob = await durably.export()
+          const bytes = new Uint8Array(await blob.arrayBuffer())
+          const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")
+          return { type: blob.type, data: btoa(text), ids: (await durably.getRuns()).map(({ id }) => id) }
+        }"""
+    )
+    assert copy["type"] == "application/vnd.sqlite3"
+    database = sqlite3.connect(":memory:")
+    database.deserialize(base64.b64decode(copy["data"]))
+    assert [row[0] for row in database.execute("SELECT id FROM durably_runs ORDER BY id DESC")] == copy["ids"]
+    database.close()
