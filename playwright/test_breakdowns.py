@@ -33,10 +33,15 @@ def test_a_step_that_never_ends_is_cancelled_within_a_second(browser: Browser, s
 
 
 def test_a_step_that_cannot_be_interrupted_is_ended_with_its_worker(browser: Browser, ledger: Ledger) -> None:
-    """Python is deep in C code there, and the browser gives a worker two seconds to end."""
+    """Python is deep in C code there, and the browser gives a worker two seconds to end.
+
+    Whoever waits for another run, since its very trigger, goes on waiting.
+    """
     tab = browser.tab()
     tab.connect(ledger.url)
     tab.js("window.worker = durably.worker")
+    tab.js("ledger => void (window.waited = within(durably.triggerAndWait('asks', { ledger })))", ledger.url)
+    ledger.wait_for("step", "asks")
     run_id = tab.trigger("never-ends", {"ledger": ledger.url, "in_c": True})
     ledger.wait_for("step", "loop")
 
@@ -45,6 +50,8 @@ def test_a_step_that_cannot_be_interrupted_is_ended_with_its_worker(browser: Bro
     print(f"a step that cannot be interrupted was cancelled in {took:.0f} ms")
     assert tab.js("durably.worker !== window.worker")
     assert tab.run(run_id)["status"] == "cancelled"
+    tab.js("async () => durably.signal((await durably.getRuns({ jobName: 'asks' }))[0].id, 'answer', 'yes')")
+    assert tab.js("waited")["output"] == "yes"
     again = tab.trigger("chain", {"ledger": ledger.url, "steps": 1})
     assert tab.follow(again)["output"] == chain_output(1)
 
