@@ -47,7 +47,7 @@ def test_the_client_does_with_its_own_worker_what_it_says(browser: Browser) -> N
 
 
 def test_the_client_does_with_a_server_what_it_says(browser: Browser, api: Api) -> None:
-    """And goes on where it was when the connection to the server is lost."""
+    """And goes on where it was when the connection to the server is lost, but not when it is closed."""
     browser.expect_error("/api/")  # a browser logs every refusal, and every connection that breaks
     tab = browser.tab()
     tab.js("start", {"options": {"url": "/api/"}})
@@ -75,6 +75,15 @@ def test_the_client_does_with_a_server_what_it_says(browser: Browser, api: Api) 
     assert types[told] in ("run:trigger", "run:start"), "it is told the present state again"
     assert types[-1] == "run:complete"
     tab.page.wait_for_function("all.includes('run:complete')")
+
+    pending = tab.trigger("asks", "still there?")
+    tab.js("id => { window.waiting = durably.waitForRun(id); waiting.catch(() => {}) }", pending)
+    api.wait_for_streams(2)
+    tab.js("durably.close()")
+    for call in ("() => waiting", "() => durably.getRuns()"):
+        refused = tab.refusal(call)
+        assert (refused["name"], refused["isDurably"]) == ("ConnectionClosedError", True)
+    api.wait_for_streams(0)
 
 
 def walk(tab: Tab) -> None:

@@ -97,6 +97,8 @@ export class Durably {
   /** @type {Port | null} */ #port = null
   /** @type {Map<string, Set<(event: DurablyEvent) => void>>} */ #listeners = new Map()
   /** @type {AbortController | null} */ #listening = null
+  /** What ends all that is under way with a server; the port sees to its own. */
+  #closing = new AbortController()
   /** @type {Promise<unknown>} settles when the listeners hear all that happens from then on */ #isHeard = Promise.resolve()
 
   /** @param {Send} send */
@@ -193,7 +195,7 @@ export class Durably {
     try {
       return await this.#run(runId, signal)
     } catch (error) {
-      if (error instanceof DurablyError && error.name === "NotFoundError") return null
+      if (error instanceof DurablyError && error.status === 404) return null
       throw error
     }
   }
@@ -297,10 +299,11 @@ export class Durably {
     return new Events(open, { signal, reopen: this.#port ? null : open }) // the port asks again by itself
   }
 
-  /** End the connection. The worker stops; unfinished runs go on at the next `connect`. */
+  /** End the connection, and all that is under way. The worker stops; unfinished runs go on at the next `connect`. */
   close() {
     this.#listening?.abort()
     this.#port?.close()
+    this.#closing.abort(new DurablyError("ConnectionClosedError", 503, "The connection was closed."))
   }
 
   #listen() {
@@ -372,7 +375,8 @@ export class Durably {
   async #response(path, { body, method = body === undefined ? "GET" : "POST" }, signal) {
     // Of two requests to a server the second may be the faster: a listener would miss what it has done.
     if (method !== "GET" && !this.#port) await this.#isHeard
-    const init = { method, signal, ...(body === undefined ? {} : { body: JSON.stringify(body) }) }
+    const ending = this.#port ? signal : AbortSignal.any([signal, this.#closing.signal])
+    const init = { method, signal: ending, ...(body === undefined ? {} : { body: JSON.stringify(body) }) }
     return await checked(await this.#send(path, init))
   }
 }

@@ -396,7 +396,7 @@ async function done(answer) {
 }
 
 function gone() {
-  return new DurablyError("DurablyError", 503, "The connection was closed.")
+  return new DurablyError("ConnectionClosedError", 503, "The connection was closed.")
 }
 
 /** The answer that the HTTP API would give. @param {string} name @param {number} status @param {string} sentence */
