@@ -293,6 +293,7 @@ def site_files(wheel: Path, wheels: Sequence[Path]) -> dict[str, bytes]:
     sources = {path.relative_to(demo).as_posix(): path for path in demo.glob("**/*") if path.is_file()}
     sources = {name: path for name, path in sources.items() if path.suffix != ".pyc"}
     sources |= {f"durably/{path.name}": path for path in [wheel, *WEB.glob("*.js")]}
+    sources |= {f"durably/dashboard/{path.name}": path for path in (WEB / "dashboard").glob("*.js")}
     sources |= {f"durably/wa-sqlite/{name}": sqlite / name for name in SQLITE_FILES}
     sources |= {f"durably/pyodide/{name}": runtime / name for name in PYODIDE_FILES}
     sources |= {f"durably/pyodide/{path.name}": path for path in wheels}
