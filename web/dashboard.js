@@ -109,6 +109,9 @@ export class DurablyDashboard extends HTMLElement {
     const client = this.#client
     const news = new News(client)
     this.#news = news
+    news.on((events) => {
+      for (const { type, error } of events) if (type === "worker:error") this.#say(`The worker says: ${error}`, true)
+    })
     this.#list = new RunList(client, news, { open: (id) => this.#openRun(id), trigger: () => this.#openTrigger() })
     this.#storage = new Storage(client, news, (words, isWrong) => this.#say(words, isWrong))
     this.#main.replaceChildren(this.#list.element)

@@ -64,11 +64,11 @@ export const shortened = (text, length) => (text.length > length ? `${text.slice
 /** How far a run is, in words. @param {{ current: number, total: number | null }} progress */
 export const progressWords = ({ current, total }) => (total ? `${count(current)} of ${count(total)}` : count(current))
 
-/** A round step for an axis of that length, so that it has three to six marks. @param {number} ms */
-export function axisStep(ms) {
+/** A round step for an axis of that length, so that it has no more marks than that. @param {number} ms @param {number} most */
+export function axisStep(ms, most) {
   const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500]
     .concat([1, 2, 5, 10, 15, 30].map((each) => each * SECOND_MS))
     .concat([1, 2, 5, 10, 15, 30].map((each) => each * MINUTE_MS))
     .concat([1, 2, 4, 6, 12].map((each) => each * HOUR_MS))
-  return steps.find((each) => ms / each <= 6) ?? Math.ceil(ms / 6 / DAY_MS) * DAY_MS
+  return steps.find((each) => ms / each <= most) ?? Math.ceil(ms / most / DAY_MS) * DAY_MS
 }

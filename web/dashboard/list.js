@@ -194,7 +194,7 @@ export class RunList {
     const runs = all.slice(0, PAGE_LENGTH)
     this.#hasOlder ||= all.length > PAGE_LENGTH
     for (const { id } of all.slice(PAGE_LENGTH)) this.#runs.delete(id)
-    this.#drop()
+    const lost = this.#drop()
     let at = this.#body.firstElementChild
     for (const run of runs) {
       const row = this.#rows.get(run.id) ?? this.#make(run.id)
@@ -204,6 +204,8 @@ export class RunList {
       else this.#body.insertBefore(row.element, at)
     }
     show(this.#table, runs.length > 0)
+    // The run that had the focus is gone: whoever takes its place has it now.
+    if (lost >= 0) this.#rows.get(runs[Math.min(lost, runs.length - 1)]?.id)?.button.focus()
     if (this.#isRead) this.#describe(runs.length)
   }
 
@@ -214,17 +216,18 @@ export class RunList {
     return row
   }
 
-  /** Take away the rows of runs that are no longer shown; the focus goes to the next one. */
+  /** Take away the rows of runs that are no longer shown. @returns {number} the place of the one that had the focus, or -1 */
   #drop() {
+    const { activeElement } = /** @type {ShadowRoot | Document} */ (this.#body.getRootNode())
+    const places = [...this.#body.children]
+    let place = -1
     for (const [id, row] of this.#rows) {
       if (this.#runs.has(id)) continue
-      const root = /** @type {ShadowRoot | Document} */ (row.element.getRootNode())
-      const neighbour = row.element.nextElementSibling ?? row.element.previousElementSibling
-      const hadFocus = root.activeElement === row.button
+      if (row.button === activeElement) place = places.indexOf(row.element)
       row.element.remove()
       this.#rows.delete(id)
-      if (hadFocus) /** @type {HTMLElement | null} */ (neighbour?.querySelector("button.open"))?.focus()
     }
+    return place
   }
 
   /** @param {number} length */

@@ -5,7 +5,7 @@ export const LIST = `
 .statuses { display: flex; gap: 0.15rem; padding: 3px; border-radius: 11px; background: light-dark(#efede7, #1b201f); overflow-x: auto; scrollbar-width: none; }
 .statuses button { flex: 1 0 auto; min-height: 2rem; padding: 0.2rem 0.7rem; border: 0; border-radius: 8px; background: none; color: var(--quiet); font-size: 0.8125rem; }
 .statuses button:hover { color: var(--text); }
-.statuses button[aria-pressed="true"] { background: var(--card); color: var(--text); box-shadow: 0 1px 2px rgb(0 0 0 / 12%); }
+.statuses button[aria-pressed="true"] { background: light-dark(#ffffff, #2d3432); color: var(--text); box-shadow: 0 1px 2px rgb(0 0 0 / 12%); }
 .statuses button:focus-visible { outline-offset: -2px; }
 
 .table { border: 1px solid var(--line); border-radius: 14px; background: var(--card); box-shadow: var(--shadow); overflow: clip; }
@@ -15,7 +15,7 @@ export const LIST = `
 .rows .row:hover { background: var(--hover); }
 .rows .row:focus-within:has(:focus-visible) { outline: 2px solid var(--accent); outline-offset: -2px; border-radius: 13px; }
 .state { grid-area: state; justify-self: end; }
-.job { grid-area: job; display: grid; min-width: 0; }
+.job { grid-area: job; display: grid; grid-template-columns: minmax(0, 1fr); min-width: 0; }
 .row .labels { grid-area: labels; }
 .row .labels:empty { display: none; }
 .row .going { grid-area: going; display: grid; gap: 0.3rem; min-width: 0; font-size: 0.8125rem; }
@@ -34,6 +34,12 @@ button.open::after { content: ""; position: absolute; inset: 0; cursor: pointer;
 .pages { display: flex; align-items: center; gap: 0.5rem; }
 .said { margin-right: auto; font-size: 0.8125rem; }
 
+@container durably (max-width: 59.99rem) {
+  .going:has(> .progress[hidden]):has(> .note:empty) { display: none; }
+}
+@container durably (min-width: 46rem) and (max-width: 59.99rem) {
+  .rows .row { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr) 7.5rem; grid-template-areas: "job going state" "labels when took"; gap: 0.45rem 1.5rem; padding: 0.8rem 1.15rem; }
+}
 @container durably (min-width: 46rem) {
   .filters { grid-template-columns: minmax(0, 1fr) minmax(9rem, 14rem); }
   .statuses { grid-column: 1 / -1; justify-self: start; }

@@ -76,9 +76,6 @@ dd { font-size: 1.0625rem; font-weight: 600; letter-spacing: -0.008em; overflow-
 .message { grid-column: 1 / -1; overflow-wrap: anywhere; white-space: pre-wrap; }
 .message code { display: block; font: inherit; color: var(--quiet); }
 
-@container durably (max-width: 30rem) {
-  .axis span:nth-child(even) { display: none; }
-}
 @container durably (min-width: 46rem) {
   /* The marks go down behind the bars, as lines. */
   .axis { position: absolute; inset: 0 calc(11.5rem + 0.75rem) 0 calc(28% + 0.75rem); height: auto; margin: 0; pointer-events: none; }

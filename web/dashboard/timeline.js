@@ -11,6 +11,8 @@ import { STATES, badge, setBadge } from "./status.js"
 
 const MAX_BARS = 100
 const MAX_GLANCE = 400
+/** What the label of a mark on the axis needs. */
+const MARK_PX = 90
 const LEGEND = { completed: "Executed", replayed: "Replayed from the store", retried: "Retried", running: "Running", waiting: "Asleep or waiting", failed: "Failed", cancelled: "Cancelled" }
 
 /** A step's row: its name, its bar, and below them, when it was opened, all that is known of it. */
@@ -22,9 +24,11 @@ class BarRow {
   #facts = h("div", { class: "facts", hidden: true, id: newId() })
   #isOpen = false
   /** @type {Bar | null} */ #shown = null
+  #glance
 
   /** @param {(row: BarRow | null) => void} glance  told which row is looked at */
   constructor(glance) {
+    this.#glance = glance
     this.button = h(
       "button",
       { type: "button", "aria-expanded": "false", "aria-controls": this.#facts.id, onclick: () => this.#toggle() },
@@ -69,6 +73,7 @@ class BarRow {
     setAttribute(this.button, "aria-expanded", String(this.#isOpen))
     this.#facts.replaceChildren(...(this.#isOpen ? [this.#describe(Infinity)] : []))
     show(this.#facts, this.#isOpen)
+    this.#glance(this)
   }
 
   /** @param {number} most  characters of a value */
@@ -158,7 +163,7 @@ export class Timeline {
 
   #drawAxis() {
     const { from, to } = this.#span
-    const every = axisStep(to - from)
+    const every = axisStep(to - from, Math.max(1, Math.floor(this.#axis.clientWidth / MARK_PX)))
     const marks = Array.from({ length: Math.floor((to - from) / every) + 1 }, (_, at) => at * every)
     while (this.#axis.childElementCount > marks.length) this.#axis.lastElementChild?.remove()
     while (this.#axis.childElementCount < marks.length) this.#axis.append(h("span"))
