@@ -52,7 +52,8 @@ button.open::after { content: ""; position: absolute; inset: 0; cursor: pointer;
   .head .row { padding-block: 0.6rem; border-bottom: 1px solid var(--line); grid-template-areas: none; color: var(--quiet); font-size: 0.75rem; font-weight: 560; }
   .head .row > :last-child { justify-self: end; }
   .state { justify-self: start; }
-  .row .labels { max-height: 2.9rem; overflow: hidden; }
+  .row .labels { max-height: 3.2rem; overflow: hidden; }
+  .row .chip { max-width: 8.75rem; }
   .row .labels:empty { display: flex; }
   .rows .row { min-height: 3.75rem; }
 }

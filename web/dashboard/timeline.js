@@ -12,7 +12,7 @@ import { STATES, badge, setBadge } from "./status.js"
 const MAX_BARS = 100
 const MAX_GLANCE = 400
 /** What the label of a mark on the axis needs. */
-const MARK_PX = 90
+const MARK_PX = 130
 const LEGEND = { completed: "Executed", replayed: "Replayed from the store", retried: "Retried", running: "Running", waiting: "Asleep or waiting", failed: "Failed", cancelled: "Cancelled" }
 
 /** A step's row: its name, its bar, and below them, when it was opened, all that is known of it. */
