@@ -1,7 +1,7 @@
 /** A run's page: what it is, what it does, what can be done to it. */
 
 import { Actions } from "./actions.js"
-import { h, icon, setText, show } from "./dom.js"
+import { h, icon, setAttribute, setText, show } from "./dom.js"
 import { ago, count, duration, moment, progressWords } from "./format.js"
 import { Logs } from "./logs.js"
 import { runAfter } from "./news.js"
@@ -205,7 +205,8 @@ export class RunPage {
       const [term, value] = fact.children
       setText(term, name)
       setText(value, words)
-      if (iso) value.setAttribute("title", moment(iso))
+      setAttribute(fact, "class", name === "Waits" ? "wide" : null)
+      setAttribute(value, "title", iso ? moment(iso) : null)
     }
   }
 }

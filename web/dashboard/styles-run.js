@@ -13,6 +13,7 @@ export const RUN = `
 .run .body > .going p { font-size: 0.875rem; overflow-wrap: anywhere; }
 .run .body > .going .progress { height: 8px; border-radius: 4px; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: 0.9rem 1.25rem; }
+.figures .wide { grid-column: span 2; }
 dt { color: var(--quiet); font-size: 0.8125rem; }
 dd { font-size: 1.0625rem; font-weight: 600; letter-spacing: -0.008em; overflow-wrap: anywhere; }
 .signal { display: grid; gap: 0.75rem; border-color: var(--violet); }
@@ -65,6 +66,7 @@ dd { font-size: 1.0625rem; font-weight: 600; letter-spacing: -0.008em; overflow-
 .legend li { display: flex; align-items: center; gap: 0.45rem; }
 .legend .bar { width: 1.1rem; height: 0.65rem; border-radius: 3px; }
 
+.logs > p { margin-top: 0.5rem; }
 .lines { max-height: 20rem; margin-top: 0.6rem; overflow: auto; overscroll-behavior: contain; font: 0.8125rem/1.6 var(--mono); }
 .lines li { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: 0 0.75rem; padding: 0.25rem 0; }
 .lines li + li { border-top: 1px solid var(--line); }

@@ -163,7 +163,7 @@ export class Timeline {
 
   #drawAxis() {
     const { from, to } = this.#span
-    const every = axisStep(to - from, Math.max(1, Math.floor(this.#axis.clientWidth / MARK_PX)))
+    const every = axisStep(to - from, Math.max(2, Math.floor(this.#axis.clientWidth / MARK_PX)))
     const marks = Array.from({ length: Math.floor((to - from) / every) + 1 }, (_, at) => at * every)
     while (this.#axis.childElementCount > marks.length) this.#axis.lastElementChild?.remove()
     while (this.#axis.childElementCount < marks.length) this.#axis.append(h("span"))
