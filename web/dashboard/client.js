@@ -6,7 +6,7 @@
  * @typedef {import("../durably.js").Status} Status
  * @typedef {import("../durably.js").StorageInfo} StorageInfo
  * @typedef {import("../durably.js").DurablyEvent} DurablyEvent
- * @typedef {StoredRun & { waitingFor?: string | null, runAt?: string | null }} Run
+ * @typedef {StoredRun & { waitingFor?: string | null, runAt?: string | null, priority?: number }} Run
  *
  * @typedef {object} Step
  * @property {string} name

@@ -92,6 +92,8 @@ export function runFrom({ runId, jobName, timestamp, labels, payload }) {
     output: null,
     error: null,
     progress: null,
+    priority: 0,
+    runAt: timestamp,
     labels: labels ?? {},
     completedStepCount: 0,
     currentStepIndex: -1,

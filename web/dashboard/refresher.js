@@ -1,11 +1,16 @@
 /**
  * Reading again: events tell most of what happens, the store all of it. Whoever hears of something asks for a reading
  * `soon`, which comes after a pause; whoever has to have one asks for it `now`. There is never more than one at a time.
+ * Without being asked it reads now and then: of an event that was lost on the way, nobody hears.
  */
+
+const IDLE_MS = 30_000
+
 export class Refresher {
   #read
   #pauseMs
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer
+  /** @type {ReturnType<typeof setInterval>} */ #idling
   #isReading = false
   /** What was asked for during a reading. @type {"" | "soon" | "now"} */ #asked = ""
   #isStopped = false
@@ -14,6 +19,7 @@ export class Refresher {
   constructor(read, pauseMs) {
     this.#read = read
     this.#pauseMs = pauseMs
+    this.#idling = setInterval(() => document.hidden || this.soon(), IDLE_MS)
   }
 
   soon() {
@@ -37,13 +43,14 @@ export class Refresher {
     this.#readAgain()
   }
 
-  #readAgain() {
-    if (this.#asked === "now") this.now()
-    else if (this.#asked === "soon") this.soon()
-  }
-
   stop() {
     this.#isStopped = true
     clearTimeout(this.#timer)
+    clearInterval(this.#idling)
+  }
+
+  #readAgain() {
+    if (this.#asked === "now") this.now()
+    else if (this.#asked === "soon") this.soon()
   }
 }
