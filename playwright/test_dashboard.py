@@ -165,6 +165,27 @@ def test_a_runs_page_shows_its_steps_on_an_axis_of_time_and_follows_it(page: Pag
     expect(page.get_by_role("button", name="import-birdstrikes").first).to_be_focused()
 
 
+def test_the_address_names_the_run_that_is_shown_if_it_is_asked_to(page: Page) -> None:
+    """So that a run can be bookmarked, and the browser's own way back works. Else the address is the page's."""
+    open_newest(page)
+    assert "#" not in page.url
+    page.evaluate("dashboard.setAttribute('routing', ''); dashboard.durably = fake.client")
+    open_newest(page)
+    assert page.url.endswith(f"#run={NEWEST}")
+    page.go_back()
+    expect(page.get_by_role("button", name="import-birdstrikes").first).to_be_focused()
+    page.evaluate("location.hash = '#run=nobody'")
+    expect(page.get_by_text("There is no such run")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(rows(page)).to_have_count(50)
+    assert "#" not in page.url
+    # Taken out of the page it follows nothing; put in again it does.
+    page.evaluate("[fake.add({ jobName: 'one' }), dashboard.remove(), fake.add({ jobName: 'two' })]")
+    assert page.evaluate("fake.listening()") == 0
+    page.evaluate("document.querySelector('main').append(dashboard)")
+    expect(rows(page).first).to_contain_text("two")
+
+
 def test_what_can_be_done_to_a_run_is_offered_done_and_told(page: Page) -> None:
     open_newest(page)
     page.get_by_role("button", name="Cancel", exact=True).press("Enter")

@@ -33,8 +33,8 @@ import { connect } from "./durably.js"
 
 const PLUS = "M8 3v10M3 8h10"
 const CLOSE = "M4 4l8 8M12 4l-8 8"
-const RUN_ROUTE = "#/runs/"
-const TRIGGER_ROUTE = "#/trigger"
+const RUN_ROUTE = "#run="
+const TRIGGER_ROUTE = "#trigger"
 const NOTICE_MS = 6000
 
 export class DurablyDashboard extends HTMLElement {
@@ -201,13 +201,16 @@ export class DurablyDashboard extends HTMLElement {
 
   /** @param {string} route */
   #setAddress(route) {
-    if (!this.hasAttribute("routing") || location.hash === route) return
+    const { hash } = location
+    const isOurs = hash === TRIGGER_ROUTE || hash.startsWith(RUN_ROUTE)
+    // What else may stand there is the page's.
+    if (!this.hasAttribute("routing") || hash === route || (!route && !isOurs)) return
     history.pushState(null, "", route || location.pathname + location.search)
   }
 
   #goToAddress() {
     const { hash } = location
-    const runId = hash.startsWith(RUN_ROUTE) ? decodeURIComponent(hash.slice(RUN_ROUTE.length)) : ""
+    const runId = new URLSearchParams(hash.slice(1)).get("run")
     if (runId) this.#openRun(runId)
     else if (hash === TRIGGER_ROUTE) this.#openTrigger()
     else this.#leave()

@@ -133,6 +133,7 @@ class Refusal extends Error {
 /** What it was asked, for the test to see. */
 export const asked = []
 const listeners = new Set()
+export const listening = () => listeners.size
 const find = (id) => runs.find((run) => run.id === id)
 
 /** Change a run and tell of it. */

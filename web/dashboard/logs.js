@@ -6,6 +6,7 @@ import { clockTime, count, json, moment } from "./format.js"
 /** @typedef {import("./client.js").Log} Log */
 
 const MAX_LINES = 1000
+const MAX_SHORT = 120
 const NEAR_THE_END_PX = 32
 const SHAPES = {
   info: "M8 2.2a5.8 5.8 0 1 0 0 11.6a5.8 5.8 0 1 0 0-11.6M8 7.6v3M8 5.2v.1",
@@ -64,6 +65,12 @@ export class Logs {
   }
 }
 
+/** On one line if it is short. @param {unknown} data */
+function textOf(data) {
+  const short = JSON.stringify(data)
+  return short.length <= MAX_SHORT ? short : json(data)
+}
+
 /** @param {Log} log */
 function line({ level, message, data, stepName, createdAt }) {
   const hasData = data !== null && data !== undefined
@@ -72,6 +79,6 @@ function line({ level, message, data, stepName, createdAt }) {
     { "data-level": level },
     h("time", { datetime: createdAt, title: moment(createdAt) }, clockTime(createdAt)),
     h("span", { class: "level" }, icon(SHAPES[level]), level),
-    h("span", { class: "message" }, message, stepName && h("span", { class: "quiet" }, ` ${stepName}`), hasData && h("code", {}, json(data))),
+    h("span", { class: "message" }, message, stepName && h("span", { class: "quiet" }, ` ${stepName}`), hasData && h("code", {}, textOf(data))),
   )
 }

@@ -167,8 +167,9 @@ export class RunPage {
   /** @param {Run} run */
   #renderProgress(run) {
     const { progress } = run
-    show(this.#going, progress !== null)
-    if (!progress) return
+    const isOfUse = progress !== null && run.status !== "completed"
+    show(this.#going, isOfUse)
+    if (!isOfUse) return
     const words = progressWords(progress)
     setProgress(this.#bar, progress, words, `Progress of ${run.jobName}`)
     setText(this.#progress, progress.message ? `${words} · ${progress.message}` : words)
@@ -189,7 +190,8 @@ export class RunPage {
   /** @param {Run} run @param {number} now */
   #renderFacts(run, now) {
     const wait = waitWords(run)
-    const isLater = run.status === "pending" && !!run.runAt && Date.parse(run.runAt) > now
+    // Until a signal or another run comes it may be for ever.
+    const isLater = run.status === "pending" && stateOf(run) !== "waiting" && !!run.runAt && Date.parse(run.runAt) > now
     /** @type {[string, string, string?][]} */ const facts = [
       ["Duration", run.startedAt ? duration(tookMs(run, now)) : "not started"],
       ["Steps", count(run.completedStepCount)],

@@ -20,12 +20,12 @@ export class Steps {
     this.#heard.clear()
   }
 
-  /** Take the store's rows. Steps that are at work have none, or the one of an attempt before. @param {Step[]} rows */
+  /** Take the store's rows. A step that is at work has none, or that of an attempt before. @param {Step[]} rows */
   take(rows) {
     const stored = new Map(rows.map((step) => [step.name, step]))
     for (const [name, step] of this.#steps) {
       const row = stored.get(name)
-      const isAtWork = step.status === "running" && (!row || row.startedAt < step.startedAt)
+      const isAtWork = step.status === "running" && (!row || (row.completedAt !== null && row.completedAt < step.startedAt))
       if (isAtWork || this.#heard.has(name)) stored.set(name, step)
     }
     this.#steps = stored
@@ -46,8 +46,10 @@ export class Steps {
       this.#put({ ...step, attempt: attempt + 1, error, status: "running", startedAt: known?.startedAt ?? timestamp, completedAt: null })
     } else {
       const status = type === "step:complete" ? "completed" : type === "step:fail" ? "failed" : "cancelled"
-      const began = duration === undefined ? known?.startedAt : new Date(Date.parse(timestamp) - duration * 1000).toISOString()
-      this.#put({ ...step, output, error, status, startedAt: began ?? timestamp, completedAt: timestamp })
+      // A row that has ended is that of an attempt before.
+      const heard = known?.completedAt === null ? known.startedAt : timestamp
+      const startedAt = duration === undefined ? heard : new Date(Date.parse(timestamp) - duration * 1000).toISOString()
+      this.#put({ ...step, output, error, status, startedAt, completedAt: timestamp })
     }
   }
 
