@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.browser import Browser
-from playwright.sync_api import Locator, Page, expect
+from harness.browser import Browser, Tab
+from harness.server import Server
+from playwright.sync_api import Locator, Page, Playwright, expect
 
 AXE = Path(__file__).resolve().parent.parent / "web" / "node_modules" / "axe-core" / "axe.min.js"
 HOSTILE = '<img src=x onerror="window.hacked = true">'
@@ -31,12 +32,30 @@ WATCH = """() => {
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
+@pytest.fixture(scope="module")
+def chromium(playwright: Playwright, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all: nothing of what these pages do outlives them."""
+    browser = Browser(playwright.chromium, tmp_path_factory.mktemp("chromium") / "profile", server)
+    yield browser
+    browser.stop()
+
+
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    page = browser.tab("/t/dashboard.html").page
-    expect(rows(page)).to_have_count(50)
-    yield page
-    # Whatever a test has shown, no text of a run has become markup.
+def page(chromium: Browser) -> Iterator[Page]:
+    tab = open_dashboard(chromium)
+    yield tab.page
+    assert_nothing_became_markup(tab.page)
+    chromium.close(tab)
+    chromium.check()
+
+
+def open_dashboard(browser: Browser) -> Tab:
+    tab = browser.tab("/t/dashboard.html")
+    expect(rows(tab.page)).to_have_count(50)
+    return tab
+
+
+def assert_nothing_became_markup(page: Page) -> None:
     assert page.evaluate("window.hacked") is None
     assert page.locator("img").count() == 0
 
@@ -124,7 +143,8 @@ def test_what_happens_changes_the_rows_that_it_happens_to_and_nothing_else(page:
 
 
 @pytest.mark.engines("firefox")  # the other tests show it in Chromium
-def test_a_runs_page_shows_its_steps_on_an_axis_of_time_and_follows_it(page: Page) -> None:
+def test_a_runs_page_shows_its_steps_on_an_axis_of_time_and_follows_it(browser: Browser) -> None:
+    page = open_dashboard(browser).page
     open_newest(page)
     page.evaluate("fake.resume()")
     page.evaluate("fake.begin('batch-10', 16)")
@@ -163,6 +183,7 @@ def test_a_runs_page_shows_its_steps_on_an_axis_of_time_and_follows_it(page: Pag
 
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="import-birdstrikes").first).to_be_focused()
+    assert_nothing_became_markup(page)
 
 
 def test_the_address_names_the_run_that_is_shown_if_it_is_asked_to(page: Page) -> None:
