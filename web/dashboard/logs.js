@@ -15,7 +15,7 @@ const SHAPES = {
 }
 
 export class Logs {
-  /** Lines that were heard before what is stored was read. @type {Log[] | null} */ #early = []
+  /** Lines that were heard since what is stored is being read. @type {Log[]} */ #heard = []
   #list = h("ol", { class: "lines", tabindex: 0, "aria-label": "Log lines" })
   #none = h("p", { class: "quiet" }, "Nothing was logged, or no log is kept.")
   #count = h("span", { class: "quiet" })
@@ -26,14 +26,24 @@ export class Logs {
     this.#describe()
   }
 
-  /** Take the stored lines; those that were heard meanwhile follow, unless they are among them. @param {Log[]} stored */
+  /** What is stored is about to be read. */
+  expect() {
+    this.#heard = []
+  }
+
+  /**
+   * Take the stored lines, if there are more of them than were heard: some may have been lost on the way, and some
+   * were logged before anybody listened. Those that were heard meanwhile follow, unless they are among them.
+   * @param {Log[]} stored
+   */
   take(stored) {
-    if (this.#early === null) return
     const same = (/** @type {Log} */ one) => [one.level, one.message, one.stepName].join("\n")
     const known = new Set(stored.map(same))
-    const heard = this.#early.filter((line) => !known.has(same(line)))
-    this.#early = null
-    this.#add([...stored, ...heard])
+    const all = [...stored, ...this.#heard.filter((line) => !known.has(same(line)))]
+    if (all.length <= this.#total) return
+    this.#list.replaceChildren()
+    this.#total = 0
+    this.#add(all)
   }
 
   /** @param {import("./client.js").DurablyEvent[]} events */
@@ -41,8 +51,8 @@ export class Logs {
     const lines = events
       .filter(({ type }) => type === "log:write")
       .map(({ timestamp, level, message, data, stepName }) => ({ level, message, data, stepName, createdAt: timestamp }))
-    if (this.#early) this.#early.push(...lines)
-    else this.#add(lines)
+    this.#heard.push(...lines)
+    this.#add(lines)
   }
 
   /** @param {Log[]} lines */

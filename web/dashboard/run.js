@@ -29,6 +29,8 @@ export class RunPage {
   #stopHearing
   /** @type {Run | null} */ #run = null
   #isHeard = false
+  /** Whether there may be lines in the log of which nothing was heard. */
+  #isLogDue = true
   #steps = new Steps()
   #timeline = new Timeline()
   #logs = new Logs()
@@ -78,7 +80,6 @@ export class RunPage {
     )
     this.#ticking = setInterval(() => this.#tick(), TICK_MS)
     this.#refresher.now()
-    this.#readLogs()
   }
 
   #actions
@@ -96,6 +97,8 @@ export class RunPage {
   }
 
   async #read() {
+    // Asked for by nobody, it looks for what was missed.
+    if (this.#isLogDue || !this.#isHeard) this.#readLogs()
     this.#isHeard = false
     this.#steps.expect()
     try {
@@ -113,6 +116,8 @@ export class RunPage {
   }
 
   async #readLogs() {
+    this.#isLogDue = false
+    this.#logs.expect()
     try {
       this.#logs.take(await this.#client.getLogs(this.#runId))
     } catch (error) {
@@ -124,6 +129,7 @@ export class RunPage {
   #hear(all, isComplete) {
     const events = all.filter(({ runId }) => runId === this.#runId)
     if (!isComplete || events.length) this.#refresher.soon()
+    this.#isLogDue ||= !isComplete || events.some(({ type }) => type.startsWith("run:") && type !== "run:progress")
     if (events.length === 0) return
     this.#isHeard = true
     for (const event of events) {

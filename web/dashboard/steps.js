@@ -47,9 +47,10 @@ export class Steps {
     } else {
       const status = type === "step:complete" ? "completed" : type === "step:fail" ? "failed" : "cancelled"
       // A row that has ended is that of an attempt before.
-      const heard = known?.completedAt === null ? known.startedAt : timestamp
-      const startedAt = duration === undefined ? heard : new Date(Date.parse(timestamp) - duration * 1000).toISOString()
-      this.#put({ ...step, output, error, status, startedAt, completedAt: timestamp })
+      const began = known?.completedAt === null ? known.startedAt : null
+      const startedAt = duration === undefined ? began : new Date(Date.parse(timestamp) - duration * 1000).toISOString()
+      // When nobody knows when it began, its bar has to wait for the store to be read.
+      if (startedAt) this.#put({ ...step, output, error, status, startedAt, completedAt: timestamp })
     }
   }
 

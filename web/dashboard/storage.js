@@ -7,6 +7,8 @@ import { Refresher } from "./refresher.js"
 /** @typedef {import("./client.js").Client} Client */
 
 const PAUSE_MS = 5000
+/** States that the words about the promise tell, or of which there is nothing to tell. */
+const USUAL = ["persistent", "best-effort", "ready"]
 const KINDS = { opfs: "in this browser's private files", file: "in a file", memory: "in memory only" }
 
 export class Storage {
@@ -40,9 +42,9 @@ export class Storage {
       const { kind, bytesUsed, quota, persisted, state, sqliteVersion } = info
       setText(this.#words, `${bytes(bytesUsed)}${quota ? ` of ${bytes(quota)}` : ""} ${KINDS[kind]}`)
       const promise = persisted === null ? "" : persisted ? "The browser keeps them for good. " : "The browser may clear them when space is short. "
-      const isUsual = state === "persistent" || state === "best-effort"
+      const isUsual = USUAL.includes(state)
       setText(this.#kept, `${promise}${isUsual ? "" : `State: ${state}. `}SQLite ${sqliteVersion}`)
-      setAttribute(this.element, "data-state", isUsual || kind !== "opfs" ? null : "wrong")
+      setAttribute(this.element, "data-state", isUsual ? null : "wrong")
       show(this.#meter, quota !== null)
       if (quota) {
         setAttribute(this.#meter, "aria-valuemax", quota)
