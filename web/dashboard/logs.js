@@ -15,7 +15,7 @@ const SHAPES = {
 }
 
 export class Logs {
-  /** Lines that were heard since what is stored is being read. @type {Log[]} */ #heard = []
+  /** Lines that were heard while what is stored is being read. @type {Log[] | null} */ #heard = null
   #list = h("ol", { class: "lines", tabindex: 0, "aria-label": "Log lines" })
   #none = h("p", { class: "quiet" }, "Nothing was logged, or no log is kept.")
   #count = h("span", { class: "quiet" })
@@ -39,7 +39,8 @@ export class Logs {
   take(stored) {
     const same = (/** @type {Log} */ one) => [one.level, one.message, one.stepName].join("\n")
     const known = new Set(stored.map(same))
-    const all = [...stored, ...this.#heard.filter((line) => !known.has(same(line)))]
+    const all = [...stored, ...(this.#heard ?? []).filter((line) => !known.has(same(line)))]
+    this.#heard = null
     if (all.length <= this.#total) return
     this.#list.replaceChildren()
     this.#total = 0
@@ -51,7 +52,7 @@ export class Logs {
     const lines = events
       .filter(({ type }) => type === "log:write")
       .map(({ timestamp, level, message, data, stepName }) => ({ level, message, data, stepName, createdAt: timestamp }))
-    this.#heard.push(...lines)
+    this.#heard?.push(...lines)
     this.#add(lines)
   }
 

@@ -45,7 +45,7 @@ dd { font-size: 1.0625rem; font-weight: 600; letter-spacing: -0.008em; overflow-
 .outcome .badge { font-size: 0.75rem; font-weight: 540; }
 .outcome .took { min-width: 3.6rem; color: var(--quiet); text-align: right; font-size: 0.75rem; }
 .bar { --shade: var(--accent); display: block; background: var(--shade); }
-.track .bar { position: absolute; inset-block: 0; left: min(calc(var(--from) * 100%), calc(100% - 3px)); width: max(3px, calc((var(--to) - var(--from)) * 100%)); border-radius: 3px; transition: left 0.25s linear, width 0.25s linear; }
+.track .bar { position: absolute; inset-block: 0; left: min(calc(var(--from) / var(--length) * 100%), calc(100% - 3px)); width: max(3px, calc((var(--to) - var(--from)) / var(--length) * 100%)); border-radius: 3px; transition: left 0.25s linear, width 0.25s linear; }
 [data-state="running"] > .bar, [data-state="running"] .track .bar { --shade: var(--blue); }
 [data-state="running"] .track .bar { animation: breathe 1.1s ease-in-out infinite alternate; }
 @keyframes breathe { to { opacity: 0.62; } }

@@ -50,9 +50,8 @@ class BarRow {
   update(bar, span, now) {
     const { step, state, start } = bar
     const end = bar.end ?? now
-    const length = Math.max(1, span.to - span.from)
-    this.#bar.style.setProperty("--from", ((start - span.from) / length).toFixed(5))
-    this.#bar.style.setProperty("--to", ((end - span.from) / length).toFixed(5))
+    this.#bar.style.setProperty("--from", String(start - span.from))
+    this.#bar.style.setProperty("--to", String(end - span.from))
     setText(this.#took, duration(end - start))
     const old = this.#shown
     this.#shown = bar
@@ -151,6 +150,8 @@ export class Timeline {
       row.element.remove()
       this.#rows.delete(name)
     }
+    // The axis grows with each look at a run that goes on; its bars are left alone, and measured by this.
+    this.#list.style.setProperty("--length", String(this.#span.to - this.#span.from))
     let at = this.#list.firstElementChild
     for (const bar of bars) {
       const row = this.#rows.get(bar.step.name) ?? new BarRow((looked) => this.#glance(looked))
