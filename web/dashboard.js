@@ -47,6 +47,7 @@ export class DurablyDashboard extends HTMLElement {
   /** @type {Storage | null} */ #storage = null
   /** What is shown instead of the list. @type {View | null} */ #view = null
   #shownRun = ""
+  #isAttached = false
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #hiding
   #new = h("button", { type: "button", class: "primary", onclick: () => this.#openTrigger() }, icon(PLUS), "Run a job")
   #head = h("header", { class: "line brand" }, h("h1", {}, h("span", { class: "mark", "aria-hidden": "true" }, h("i"), h("i"), h("i")), "durably"), this.#new)
@@ -75,11 +76,13 @@ export class DurablyDashboard extends HTMLElement {
 
   set durably(client) {
     this.#stop()
+    if (client !== this.#own) this.#disconnect()
     this.#client = client
-    if (this.isConnected) this.#start()
+    if (this.#isAttached) this.#start()
   }
 
   connectedCallback() {
+    this.#isAttached = true
     // Set before this class was known, it is a property of the element itself.
     if (Object.hasOwn(this, "durably")) {
       const { durably } = this
@@ -91,13 +94,14 @@ export class DurablyDashboard extends HTMLElement {
   }
 
   disconnectedCallback() {
+    this.#isAttached = false
     this.#stop()
-    if (this.#own) this.#disconnect()
+    this.#disconnect()
   }
 
   attributeChangedCallback() {
-    if (!this.isConnected) return
-    if (this.#own) this.#disconnect()
+    if (!this.#isAttached) return
+    this.#disconnect()
     this.#start()
   }
 
@@ -143,7 +147,7 @@ export class DurablyDashboard extends HTMLElement {
   async #connect(url) {
     try {
       const client = /** @type {Client} */ (/** @type {unknown} */ (await connect({ url })))
-      if (this.#own || this.getAttribute("url") !== url || !this.isConnected) return client.close?.()
+      if (this.#client || this.getAttribute("url") !== url || !this.#isAttached) return client.close?.()
       this.#own = client
       this.durably = client
     } catch (error) {

@@ -65,7 +65,12 @@ export class Logs {
     this.#list.append(...lines.slice(-MAX_LINES).map(line))
     while (this.#list.childElementCount > MAX_LINES) this.#list.firstElementChild?.remove()
     this.#describe()
-    if (isFollowing) this.#list.scrollTop = this.#list.scrollHeight
+    if (isFollowing) this.showLatest()
+  }
+
+  /** Scroll to the end. */
+  showLatest() {
+    this.#list.scrollTop = this.#list.scrollHeight
   }
 
   #describe() {

@@ -167,6 +167,7 @@ export class RunPage {
     this.#output.set(run.status === "completed" ? run.output : undefined)
     const isFocusLost = this.#actions.update(run)
     this.#tick(true)
+    if (isFirst) this.#logs.showLatest()
     if (isFirst || isFocusLost) this.#heading.focus({ preventScroll: !isFirst })
   }
 

@@ -8,7 +8,7 @@
  */
 
 /** A schema that holds itself would be a form without end. */
-const MAX_DEPTH = 5
+const MAX_DEPTH = 4
 
 /** What a schema asks for. @param {Schema} schema @param {Schema} root  where `#/$defs` are @param {number} depth @returns {Wish} */
 export function wishOf(schema, root, depth) {
