@@ -20,8 +20,9 @@ const COLUMNS = ["Status", "Job", "Labels", "Progress", "Started", "Duration"]
 
 export class RunList {
   #client
-  #open
+  #doors
   #stopHearing
+  #ticking
   #query
   #page = 0
   /** Runs that came since the first page was read: they push the others down by so many places. */
@@ -52,18 +53,15 @@ export class RunList {
    */
   constructor(client, news, doors) {
     this.#client = client
-    this.#open = doors.open
+    this.#doors = doors
     this.#query = new Query(client, { status: "", jobName: "", text: "" })
     this.#stopHearing = news.on((events, isComplete) => this.#hear(events, isComplete))
     this.element = h("section", { class: "view list", "aria-label": "Runs" }, this.#filters.element, this.#table, this.#empty, this.#pages)
-    this.trigger = doors.trigger
     walkWithArrows(this.#body, "button.open")
     this.#ticking = setInterval(() => this.#tick(), TICK_MS)
     this.#render()
     this.#refresher.now()
   }
-
-  #ticking
 
   stop() {
     clearInterval(this.#ticking)
@@ -211,7 +209,7 @@ export class RunList {
 
   /** @param {string} id */
   #make(id) {
-    const row = new Row(id, () => this.#open(id))
+    const row = new Row(id, () => this.#doors.open(id))
     this.#rows.set(id, row)
     return row
   }
@@ -242,7 +240,7 @@ export class RunList {
     if (length) return
     const [words, action] = this.#filters.isOn
       ? ["No run fits these filters.", h("button", { type: "button", onclick: () => this.#filters.clear() }, "Clear the filters")]
-      : ["There are no runs yet.", h("button", { type: "button", class: "primary", onclick: this.trigger }, "Run a job")]
+      : ["There are no runs yet.", h("button", { type: "button", class: "primary", onclick: this.#doors.trigger }, "Run a job")]
     this.#empty.replaceChildren(h("p", {}, words), action)
   }
 }

@@ -27,6 +27,9 @@ export class RunPage {
   #client
   #runId
   #stopHearing
+  #actions
+  #body
+  #ticking
   /** @type {Run | null} */ #run = null
   #isHeard = false
   /** Whether there may be lines in the log of which nothing was heard. */
@@ -46,7 +49,6 @@ export class RunPage {
   #output = new Value("Output")
   #nothing = h("p", { class: "card", hidden: true })
   #refresher = new Refresher(() => this.#read(), PAUSE_MS)
-  #ticking
 
   /**
    * @param {Client} client @param {import("./news.js").News} news @param {string} runId
@@ -82,9 +84,6 @@ export class RunPage {
     this.#refresher.now()
   }
 
-  #actions
-  #body
-
   stop() {
     clearInterval(this.#ticking)
     this.#refresher.stop()
@@ -102,16 +101,18 @@ export class RunPage {
     this.#isHeard = false
     this.#steps.expect()
     try {
-      const [run, steps] = await Promise.all([this.#client.getRun(this.#runId), this.#client.getSteps(this.#runId)])
+      const run = await this.#client.getRun(this.#runId)
       if (!run) return this.#sayThatThereIsNone("There is no such run; it may have been deleted.")
+      const steps = await this.#client.getSteps(this.#runId)
       // What was heard meanwhile may be newer than what was read.
       if (this.#isHeard && this.#run) this.#refresher.soon()
       else this.#run = run
       this.#steps.take(steps)
       this.#render()
     } catch (error) {
-      if (await this.#client.getRun(this.#runId).catch(() => this.#run)) this.#sayThatThereIsNone(/** @type {Error} */ (error).message)
-      else this.#sayThatThereIsNone("There is no such run; it may have been deleted.")
+      // What is known of it stays in view.
+      setText(this.#nothing, `The run cannot be read: ${/** @type {Error} */ (error).message}`)
+      show(this.#nothing, true)
     }
   }
 

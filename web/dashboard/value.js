@@ -9,7 +9,6 @@ export class Value {
   #text = ""
   #pre = h("pre", { tabindex: 0 })
   #all = h("button", { type: "button", class: "small", onclick: () => this.#show(this.#text) }, "Show all of it")
-  #isWhole = false
 
   /** @param {string} title */
   constructor(title) {
@@ -30,15 +29,13 @@ export class Value {
     show(this.element, true)
     if (text === this.#text) return
     this.#text = text
-    this.#isWhole = false
     this.#show(text.slice(0, MAX_LENGTH))
   }
 
   /** @param {string} text */
   #show(text) {
-    this.#isWhole = text.length === this.#text.length
     setText(this.#pre, text)
     setText(this.#all, `Show all of it (${bytes(this.#text.length)})`)
-    show(this.#all, !this.#isWhole)
+    show(this.#all, text.length < this.#text.length)
   }
 }
