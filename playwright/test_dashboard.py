@@ -92,6 +92,10 @@ def test_the_list_finds_runs_among_thousands_a_page_at_a_time(page: Page) -> Non
     expect(rows(page).nth(1)).to_contain_text("for the signal approved")
     assert page.evaluate("fake.asked.every(([call, , , limit]) => call !== 'getRuns' || limit <= 51)")
 
+    meter = page.get_by_role("meter", name="Storage used")
+    expect(meter).to_have_attribute("aria-valuetext", "3.4 MB of 1.1 GB")
+    expect(page.get_by_text("The browser keeps them for good.")).to_be_visible()
+
     page.get_by_role("button", name="Older").click()
     expect(page.get_by_text("Runs 51 to 100, and older ones")).to_be_visible()
     page.evaluate("fake.add({ jobName: 'index-pages' })")

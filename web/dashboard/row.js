@@ -6,7 +6,7 @@ import { badge, progressBar, setBadge, setProgress, stateOf, waitWords } from ".
 
 /** @typedef {import("./client.js").Run} Run */
 
-const MAX_LABELS = 3
+const MAX_LABELS = 2
 const MAX_NOTE = 160
 
 export class Row {
