@@ -18,7 +18,8 @@ AXE = Path(__file__).resolve().parent.parent / "web" / "node_modules" / "axe-cor
 HOSTILE = '<img src=x onerror="window.hacked = true">'
 NEWEST = "01K000000000000000000004W7"
 
-# From now on `touched()` tells the ids of the rows that were changed, made or taken away.
+# From now on `touched()` tells the ids of the rows that were changed, made or taken away; `moved()` how many of the
+# latter two there were.
 WATCH = """() => {
   const rows = dashboard.shadowRoot.querySelector(".rows")
   const idOf = (node) => (node.closest ? node : node.parentElement)?.closest(".row")?.querySelector(".id").textContent
@@ -27,7 +28,10 @@ WATCH = """() => {
   const seen = []
   const observer = new MutationObserver((some) => seen.push(...some))
   observer.observe(rows, { subtree: true, childList: true, attributes: true, characterData: true })
-  window.touched = () => [...new Set([...seen, ...observer.takeRecords()].flatMap(changed).map(idOf))]
+  const all = () => (seen.push(...observer.takeRecords()), seen)
+  window.touched = () => [...new Set(all().flatMap(changed).map(idOf))]
+  window.moved = () => all().reduce((sum, { target, addedNodes: added, removedNodes: removed }) =>
+    sum + (target === rows ? added.length + removed.length : 0), 0)
 }"""
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
@@ -135,6 +139,8 @@ def test_what_happens_changes_the_rows_that_it_happens_to_and_nothing_else(page:
     page.evaluate(TWO_FRAMES)
     expect(rows(page)).to_have_count(50)
     expect(rows(page).first).to_contain_text("index-pages")
+    # A page of rows went and another came: of all the others that came and went in that frame, none was ever drawn.
+    assert page.evaluate("moved()") == 100
     # The row that had the focus has been pushed to the next page; the one in its place has it now.
     assert focused(page) == "index-pages"
     page.get_by_role("button", name="index-pages").nth(3).focus()
