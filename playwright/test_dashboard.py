@@ -343,3 +343,35 @@ def test_nobody_is_kept_from_using_it(page: Page) -> None:
     page.get_by_role("button", name="Run it").click()
     expect(page.get_by_role("alert")).to_be_visible()
     check("trigger")
+
+
+def test_a_page_that_connects_and_has_the_element_shows_its_runs(browser: Browser, server: Server) -> None:
+    """With the real engine, and nothing said but what the first page of the API says."""
+    server.put(
+        "/t/with-dashboard.html",
+        """<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>Two lines</title>
+        <durably-dashboard></durably-dashboard>
+        <script type="module">
+          import { connect } from "./durably/durably.js"
+          window.durably = await connect({ database: "app.sqlite3", jobs: ["./jobs.py"] })
+          window.ready = true
+        </script>""",
+    )
+    ledger = server.new_ledger()
+    tab = browser.tab("/t/with-dashboard.html")
+    page = tab.page
+    expect(page.get_by_text("No runs yet")).to_be_visible()
+    run_id = tab.trigger("chain", {"ledger": ledger.url, "steps": 6, "seconds": 0.2}, labels={"who": HOSTILE})
+    expect(rows(page).first).to_contain_text(run_id)
+    ledger.wait_for("step", "step-03")
+
+    browser.reload(tab)
+
+    expect(rows(page).first).to_contain_text("Completed", timeout=20_000)
+    rows(page).first.get_by_role("button", name="chain").press("Enter")
+    expect(page.locator(".bars li")).to_have_count(6)
+    page.get_by_role("button", name="Run again").click()
+    expect(page.get_by_role("heading", name="chain")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(rows(page)).to_have_count(2)
+    assert_nothing_became_markup(page)

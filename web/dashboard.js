@@ -4,13 +4,13 @@
  * ```html
  * <durably-dashboard></durably-dashboard>
  * <script type="module">
- *   import "./durably/dashboard.js"
  *   import { connect } from "./durably/durably.js"
- *   document.querySelector("durably-dashboard").durably = await connect({ database: "app.sqlite3", jobs: ["./jobs.py"] })
+ *   await connect({ database: "app.sqlite3", jobs: ["./jobs.py"] })
  * </script>
  * ```
  *
- * Attributes: `url` connects to a server by itself; `routing` keeps the run that is shown in the address. Colours
+ * It shows the page's first connection, or the one that its property `durably` is set to; `connect` loads this file where
+ * the page has the element. Attributes: `url` connects to a server by itself; `routing` keeps the run that is shown in the address. Colours
  * follow the `color-scheme` of the element, and the custom properties `--durably-accent` and `--durably-font` change
  * them. Nothing of a run's data is ever taken for markup.
  *
@@ -24,7 +24,7 @@ import { RunPage } from "./dashboard/run.js"
 import { Storage } from "./dashboard/storage.js"
 import { styles } from "./dashboard/styles.js"
 import { TriggerPage } from "./dashboard/trigger.js"
-import { connect } from "./durably.js"
+import { connect, firstConnection } from "./durably.js"
 
 /**
  * @typedef {import("./dashboard/client.js").Client} Client
@@ -108,7 +108,7 @@ export class DurablyDashboard extends HTMLElement {
   #start() {
     this.#stop()
     const url = this.getAttribute("url")
-    if (!this.#client && url !== null) this.#connect(url)
+    if (!this.#client) void (url === null ? this.#adopt() : this.#connect(url))
     if (!this.#client) return
     const client = this.#client
     const news = new News(client)
@@ -143,10 +143,16 @@ export class DurablyDashboard extends HTMLElement {
     show(this.#new, false)
   }
 
+  /** Show the page's own connection, when it has one. */
+  async #adopt() {
+    const client = await firstConnection
+    if (!this.#client && !this.hasAttribute("url") && this.#isAttached) this.durably = client
+  }
+
   /** @param {string} url */
   async #connect(url) {
     try {
-      const client = /** @type {Client} */ (/** @type {unknown} */ (await connect({ url })))
+      const client = await connect({ url })
       if (this.#client || this.getAttribute("url") !== url || !this.#isAttached) return client.close?.()
       this.#own = client
       this.durably = client

@@ -48,22 +48,36 @@ export { DurablyError }
  * @typedef {import("./http.js").Send} Send
  */
 
+/** @type {(durably: Durably) => void} */ let offer
+/**
+ * The page's first connection: a `<durably-dashboard>` that is given none shows its runs.
+ * @type {Promise<Durably>}
+ */
+export const firstConnection = new Promise((resolve) => (offer = resolve))
+
 /** How long what changes something waits for a listener to be heard, which some proxy may never let be. */
 const HEARING_PATIENCE_MS = 1000
 
 /**
  * Start durably in a worker of this page, or speak to a server's.
  *
- * Resolves when jobs can be triggered; unfinished runs have gone on by then. Rejects with a `DurablyError`
+ * Resolves when jobs can be triggered; unfinished runs go on by themselves. Rejects with a `DurablyError`
  * whose message can be shown: no private file system, a job file that is no Python, a file that is no database.
+ * Where the page has a `<durably-dashboard>`, that is loaded, too.
  *
  * @param {Options} options
  * @returns {Promise<Durably>}
  */
 export async function connect(options) {
-  if (options.url !== undefined) {
-    return new Durably(overFetch(options.url))
-  }
+  if (document.querySelector("durably-dashboard:not(:defined)")) void import("./dashboard.js")
+  const durably = await connected(options)
+  offer(durably)
+  return durably
+}
+
+/** @param {Options} options */
+async function connected(options) {
+  if (options.url !== undefined) return new Durably(overFetch(options.url))
   if (options.persist ?? true) askToPersist()
   const start = {
     database: options.database ?? "durably.sqlite3",

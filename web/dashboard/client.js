@@ -2,32 +2,16 @@
  * What the dashboard asks of a client: `Durably` of `durably.js` has it all, and so may anything else that is given
  * to the element.
  *
- * @typedef {import("../durably.js").Run} StoredRun
- * @typedef {import("../durably.js").Status} Status
- * @typedef {import("../durably.js").StorageInfo} StorageInfo
- * @typedef {import("../durably.js").DurablyEvent} DurablyEvent
- * @typedef {StoredRun & { waitingFor?: string | null, runAt?: string | null, priority?: number }} Run
- *
- * @typedef {object} Step
- * @property {string} name
- * @property {number} index
- * @property {"completed" | "failed" | "cancelled" | "waiting" | "running"} status
- * @property {unknown} output
- * @property {string | null} error
- * @property {number} attempt
- * @property {string} startedAt
- * @property {string | null} completedAt
- *
- * @typedef {object} Log
- * @property {"info" | "warning" | "error"} level
- * @property {string} message
- * @property {unknown} data
- * @property {string | null} stepName
- * @property {string} createdAt
- *
- * @typedef {{ name: string, schema: unknown }} Job
+ * @typedef {import("../records.js").Run} Run
+ * @typedef {import("../records.js").Status} Status
+ * @typedef {import("../records.js").Step} StoredStep
+ * @typedef {Omit<StoredStep, "status"> & { status: StoredStep["status"] | "running" }} Step  the store has none at work
+ * @typedef {Omit<import("../records.js").Log, "id">} Log  what an event told has no number
+ * @typedef {import("../records.js").Job} Job
+ * @typedef {import("../records.js").StorageInfo} StorageInfo
+ * @typedef {import("../records.js").DurablyEvent} DurablyEvent
+ * @typedef {import("../records.js").TriggerOptions} TriggerOptions
  * @typedef {{ status?: Status | Status[], jobName?: string | string[], limit?: number, offset?: number }} Filter
- * @typedef {{ idempotencyKey?: string, concurrencyKey?: string, labels?: Record<string, string> }} TriggerOptions
  *
  * @typedef {object} Client
  * @property {(filter?: Filter) => Promise<Run[]>} getRuns  newest first
