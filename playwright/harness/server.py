@@ -3,7 +3,7 @@
 `/` is `dist`, as plainly as a static host gives it: no special headers. `/t/` is `playwright/pages`, with durably's
 folder beside them as a user would copy it, and so is the empty `/readme/`. `/coop/` is the same as `/t/`, but workers
 there find no mode in which a file may be opened twice at once. A test may add files of its own with `put`, and an
-`Api` of its own, at `/api/`.
+`Api` of its own, at `/api/`; and give a path a Content-Security-Policy in `policies`.
 `POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this process.
 """
 
@@ -105,6 +105,7 @@ class Server(ThreadingHTTPServer):
         self.origin = f"http://127.0.0.1:{self.server_port}"
         self.files: dict[str, bytes] = {}
         self.api: Api | None = None
+        self.policies: dict[str, str] = {}
         self.ledgers: dict[str, Ledger] = {}
 
     def put(self, path: str, text: str) -> None:
@@ -176,6 +177,9 @@ class Handler(SimpleHTTPRequestHandler):
         self._answer(200 if answer else 204, answer.encode())
 
     def end_headers(self) -> None:
+        policy = self.server.policies.get(urlsplit(self.path).path)
+        if policy is not None:
+            self.send_header("Content-Security-Policy", policy)
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
