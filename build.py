@@ -305,12 +305,27 @@ SQLITE_FILES += [f"src/{name}.js" for name in ("sqlite-api", "sqlite-constants",
 SQLITE_FILES += [f"src/examples/{name}.js" for name in ("OPFSWriteAheadVFS", "WriteAhead", "LazyLock", "Lock")]
 
 
+UNUSED_OF_PYSCRIPT = ("codemirror", "xterm", "service-worker", "storage")  # for its editor and its terminal
+
+
+def pyscript_files() -> dict[str, Path]:
+    """The PyScript example, PyScript, and the MicroPython that its page runs in."""
+    example, core = WEB / "pyscript", NODE_MODULES / "@pyscript" / "core"
+    micropython = NODE_MODULES / "@micropython" / "micropython-webassembly-pyscript"
+    sources = {path.name: path for path in example.iterdir() if path.is_file()}
+    parts = [path for path in (core / "dist").glob("*.js") if not path.name.startswith(UNUSED_OF_PYSCRIPT)]
+    sources |= {f"core/{path.name}": path for path in [core / "LICENSE", *parts]}
+    sources |= {f"micropython/{name}": micropython / name for name in ("micropython.mjs", "micropython.wasm")}
+    return {f"pyscript/{name}": path for name, path in sources.items()}
+
+
 def site_files(wheel: Path, wheels: Sequence[Path]) -> dict[str, bytes]:
     """The whole site: paths below `dist`, and what is in them."""
     demo, runtime, sqlite = WEB / "demo", NODE_MODULES / "pyodide", NODE_MODULES / "@journeyapps/wa-sqlite"
     info = json.loads((runtime / "pyodide-lock.json").read_bytes())["info"]
     sources = {path.relative_to(demo).as_posix(): path for path in demo.glob("**/*") if path.is_file()}
     sources = {name: path for name, path in sources.items() if path.suffix != ".pyc"}
+    sources |= pyscript_files()
     sources |= {f"durably/{path.name}": path for path in [wheel, *WEB.glob("*.js")]}
     sources |= {f"durably/dashboard/{path.name}": path for path in (WEB / "dashboard").glob("*.js")}
     sources |= {f"durably/wa-sqlite/{name}": sqlite / name for name in SQLITE_FILES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -40,3 +41,10 @@ def test_the_bridge_in_the_wheel_imports_nothing_and_names_no_other_site(wheel: 
     code = re.sub(r"/\*.*?\*/|//.*", "", bridge, flags=re.DOTALL)
     assert not re.findall(r"""["'`]https?:""", code)
     assert not re.findall(r"\beval\(|new Function\(", code)
+
+
+def test_the_pyscript_example_names_this_wheel_and_keeps_its_cache(wheel: Path) -> None:
+    """PyScript erases its cache at every load of a local wheel, unless it is told not to."""
+    config = json.loads((ROOT / "web" / "pyscript" / "pyscript.json").read_text("utf-8"))
+    assert f"../durably/{wheel.name}" in config["packages"]
+    assert config["packages_cache"] == "all"

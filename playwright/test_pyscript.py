@@ -1,0 +1,34 @@
+"""The PyScript example, with PyScript's own package: load, run, reload in the middle, go on, a second tab."""
+
+from __future__ import annotations
+
+from harness.browser import Browser
+
+PAGE = "/pyscript/index.html"
+READY = "document.documentElement.dataset.state == 'ready'"
+RUNNING = "document.documentElement.dataset.state == 'running'"
+DONE = "document.documentElement.dataset.state == 'done'"
+
+
+def counted(at_least: int) -> str:
+    return f"Number(document.documentElement.dataset.blocks) >= {at_least}"
+
+
+def test_a_pyscript_page_counts_on_after_a_reload_and_shows_it_in_both_of_two_tabs(browser: Browser) -> None:
+    """No header is set, so there is no SharedArrayBuffer; nothing is asked of another site; the cache is kept."""
+    tab = browser.tab(PAGE, until=READY)
+    assert tab.js("crossOriginIsolated") is False
+    tab.page.set_viewport_size({"width": 320, "height": 700})
+    tab.page.click("#count")
+    tab.page.wait_for_function(counted(10))
+    assert tab.js("document.documentElement.scrollWidth > innerWidth") is False, "it does not fit a phone"
+
+    browser.reload(tab, until=RUNNING)
+    resumed = tab.page.locator("#resumed").inner_text()
+    assert int(resumed.split()[0]) >= 10
+    second = browser.tab(PAGE, until=f"{RUNNING} || {DONE}")
+    for each in (tab, second):
+        each.page.wait_for_function(DONE)
+        assert each.page.locator("#primes").inner_text() == "5,761,455"
+        assert each.page.locator("#blocks").inner_text() == "50 of 50"
+    assert tab.page.locator("#chart .stored").count() == int(resumed.split()[0])
