@@ -104,4 +104,4 @@ async def follow():
         say("failed", error)
 
 
-following = asyncio.create_task(follow())
+asyncio.create_task(follow())  # noqa: RUF006 - it never ends, and MicroPython keeps what is to run
