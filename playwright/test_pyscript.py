@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.browser import Browser
+from harness.browser import Browser, Tab
 
 PAGE = "/pyscript/index.html"
 READY = "document.documentElement.dataset.state == 'ready'"
@@ -14,9 +14,17 @@ def counted(at_least: int) -> str:
     return f"Number(document.documentElement.dataset.blocks) >= {at_least}"
 
 
+def open_page(browser: Browser, until: str) -> Tab:
+    """It boots two Pythons and installs packages: on a busy machine that takes its time."""
+    tab = browser.tab(PAGE, until="document.documentElement.dataset.state")
+    tab.page.set_default_timeout(60_000)
+    tab.page.wait_for_function(until)
+    return tab
+
+
 def test_a_pyscript_page_counts_on_after_a_reload_and_shows_it_in_both_of_two_tabs(browser: Browser) -> None:
     """No header is set, so there is no SharedArrayBuffer; nothing is asked of another site; the cache is kept."""
-    tab = browser.tab(PAGE, until=READY)
+    tab = open_page(browser, READY)
     assert tab.js("crossOriginIsolated") is False
     tab.page.set_viewport_size({"width": 320, "height": 700})
     tab.page.click("#count")
@@ -26,7 +34,7 @@ def test_a_pyscript_page_counts_on_after_a_reload_and_shows_it_in_both_of_two_ta
     browser.reload(tab, until=RUNNING)
     resumed = tab.page.locator("#resumed").inner_text()
     assert int(resumed.split()[0]) >= 10
-    second = browser.tab(PAGE, until=f"{RUNNING} || {DONE}")
+    second = open_page(browser, f"{RUNNING} || {DONE}")
     for each in (tab, second):
         each.page.wait_for_function(DONE)
         assert each.page.locator("#primes").inner_text() == "5,761,455"
