@@ -619,7 +619,7 @@ def command_line() -> argparse.ArgumentParser:
     headless = "drive the page without a window instead, reload it in the middle of the job, and report"
     demo.add_argument("--headless", action="store_true", help=headless)
     test = verb(test_verb, "run every check: ruff, mypy, TypeScript; pytest on CPython and in real browsers")
-    test.add_argument("--fast", action="store_true", help="only what needs neither a browser nor npm, nor many seconds")
+    test.add_argument("--fast", action="store_true", help="only what needs neither a browser nor many seconds")
     test.add_argument("pytest_args", nargs="*", metavar="-- ARG", help="what follows -- is passed to pytest")
     torture = verb(
         torture_verb, "break tabs, workers and the browser at random while jobs run, and count what was lost"

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from harness.browser import Browser, Tab
+from harness.server import Server
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+[README_PAGE] = [block for block in re.findall(r"```html\n(.*?)```", README, re.DOTALL) if 'type="py"' in block]
+LOCAL_PYTHON = '"interpreter": "../durably/pyodide/pyodide.mjs", "packages"'
+"""Without it PyScript would fetch Pyodide from where it is published."""
 
 PAGE = "/pyscript/index.html"
 READY = "document.documentElement.dataset.state == 'ready'"
@@ -40,3 +49,16 @@ def test_a_pyscript_page_counts_on_after_a_reload_and_shows_it_in_both_of_two_ta
         assert each.page.locator("#primes").inner_text() == "5,761,455"
         assert each.page.locator("#blocks").inner_text() == "50 of 50"
     assert tab.page.locator("#chart .stored").count() == int(resumed.split()[0])
+
+
+def test_the_readmes_page_for_pyscript_prints_what_it_says_with_the_wheel_alone(
+    browser: Browser, server: Server
+) -> None:
+    """Nothing is named in its configuration but the wheel; PyScript warns that there is no SharedArrayBuffer."""
+    page = README_PAGE.replace('"packages"', LOCAL_PYTHON).replace('"./durably-', '"../durably/durably-')
+    server.put("/pyscript/readme.html", f'<link rel="icon" href="data:,">{page}')
+    browser.expect_error("SharedArrayBuffer")
+    tab = browser.tab("/pyscript/readme.html", until="document.body")
+    [said] = re.findall(r"print\(.*\)  +# (.+)$", README_PAGE, re.MULTILINE)
+    with tab.page.expect_console_message(lambda message: message.text.strip() == said, timeout=60_000):
+        pass
