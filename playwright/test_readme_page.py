@@ -10,7 +10,7 @@ from harness.server import Server
 from playwright.sync_api import expect
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
-[PAGE] = re.findall(r"```html\n(.*?)```", README, re.DOTALL)
+[PAGE, _] = re.findall(r"```html\n(.*?)```", README, re.DOTALL)  # the other is tested in test_pyscript.py
 JOBS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
 [CLIENT] = re.findall(r"```js\n(.*?)```", README, re.DOTALL)
 ICON = '<link rel="icon" href="data:,">'

@@ -23,6 +23,8 @@ from ..errors import StorageError
 
 URL_VARIABLE = "DURABLY_BRIDGE_URL"
 _BRIDGE, _SQLITE = "bridge.mjs", "wa-sqlite.wasm"
+_COMES_UP_SECONDS = 30.0
+"""A browser that is about to end the workers of the page before may never start a new one."""
 _REFUSED = (
     "the browser does not start durably's bridge to SQLite from {url}; if this site's Content-Security-Policy forbids "
     f"workers from blob:, copy durably/databases/web/{_BRIDGE} out of the wheel to this site and set the environment "
@@ -167,7 +169,12 @@ async def _first_word(worker: Any) -> bool:
 
     hears = create_proxy(hear)
     worker.onmessage = worker.onerror = hears
-    comes_up = await heard
-    worker.onmessage = worker.onerror = None
-    hears.destroy()
-    return comes_up
+    try:
+        async with asyncio.timeout(_COMES_UP_SECONDS):
+            return await heard
+    except TimeoutError:
+        worker.terminate()
+        return False
+    finally:
+        worker.onmessage = worker.onerror = None
+        hears.destroy()
