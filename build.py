@@ -579,6 +579,12 @@ def torture_verb(options: argparse.Namespace) -> int:
     return call(tool("python"), ROOT / "playwright" / "torture.py", *limits, *chosen)
 
 
+def screenshots_verb(_: argparse.Namespace) -> int:
+    site()
+    choose_browser()
+    return call(tool("python"), ROOT / "playwright" / "screenshots.py")
+
+
 def wheel_verb(_: argparse.Namespace) -> int:
     python_tools()
     wheel = project_wheel()
@@ -629,6 +635,7 @@ def command_line() -> argparse.ArgumentParser:
     torture.add_argument("--seed", type=int, help="what all choices come from; default: one drawn anew")
     engines = ["chromium", "chromium-coop", "firefox"]
     torture.add_argument("--engine", choices=engines, default=engines[0], help="default: %(default)s")
+    verb(screenshots_verb, "take the README's pictures anew")
     verb(wheel_verb, "build the Python wheel into dist/durably")
     verb(site_verb, "build the whole static site into dist, for any web server")
     serve = verb(serve_verb, "build the site and serve it on this machine")

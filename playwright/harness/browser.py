@@ -139,12 +139,20 @@ class Browser:
     """One profile of one browser. `stop` it, whatever happened to it before."""
 
     def __init__(
-        self, browser_type: BrowserType, profile: Path, server: Server, engine: Engine = ENGINES["chromium"]
+        self,
+        browser_type: BrowserType,
+        profile: Path,
+        server: Server,
+        engine: Engine = ENGINES["chromium"],
+        *,
+        scale: float = 1,
     ) -> None:
+        """`scale` is how many pixels of the screen one of the page takes each way."""
         self._type = browser_type
         self.engine = engine
         self._profile = profile
         self._server = server
+        self._scale = scale
         self._problems: list[str] = []
         self._expected: list[str] = []
         self._context: BrowserContext
@@ -171,6 +179,7 @@ class Browser:
             self._profile,
             executable_path=os.environ.get("DURABLY_CHROMIUM") or None,
             args=[*FLAGS, HOSTS],
+            device_scale_factor=self._scale,
             ignore_default_args=["--disable-back-forward-cache"] if self.engine.keeps_pages else None,
         )
 
