@@ -14,6 +14,7 @@ import pytest
 from harness.api import Api
 from harness.browser import Browser, Tab
 from harness.server import PAGES, Server
+from playwright.sync_api import expect
 
 from durably import JobDefinition
 
@@ -83,6 +84,24 @@ def test_the_client_does_with_a_server_what_it_says(browser: Browser, api: Api) 
     for call in ("() => waiting", "() => durably.getRuns()"):
         refused = tab.refusal(call)
         assert (refused["name"], refused["isDurably"]) == ("ConnectionClosedError", True)
+    api.wait_for_streams(0)
+
+
+def test_the_dashboard_shows_the_runs_of_a_server(browser: Browser, server: Server, api: Api) -> None:
+    """With the attribute `url` alone, and live: what it begins goes on over there."""
+    element = '<link rel="icon" href="data:,"><durably-dashboard url="/api/"></durably-dashboard>'
+    server.put("/t/of-a-server.html", f'{element}<script type="module" src="./durably/dashboard.js"></script>')
+    tab = browser.tab("/t/of-a-server.html", until="document.body")
+    page = tab.page
+    page.get_by_role("button", name="Run a job").first.click()
+    page.get_by_label("Job", exact=True).select_option("fails")
+    page.get_by_label("Input").fill("on purpose")
+    page.get_by_role("button", name="Run it").click()
+    expect(page.get_by_role("heading", name="fails")).to_be_visible()
+    expect(page.get_by_text("Failed").first).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".rows .row")).to_contain_text(["on purpose"])
+    browser.close(tab)
     api.wait_for_streams(0)
 
 
