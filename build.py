@@ -27,7 +27,7 @@ import time
 import webbrowser
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +325,7 @@ def site_files(wheel: Path, wheels: Sequence[Path]) -> dict[str, bytes]:
     demo, runtime, sqlite = WEB / "demo", NODE_MODULES / "pyodide", NODE_MODULES / "@journeyapps/wa-sqlite"
     info = json.loads((runtime / "pyodide-lock.json").read_bytes())["info"]
     sources = {path.relative_to(demo).as_posix(): path for path in demo.glob("**/*") if path.is_file()}
+    sources |= {path.relative_to(WEB).as_posix(): path for path in (WEB / "examples").glob("**/*") if path.is_file()}
     sources = {name: path for name, path in sources.items() if path.suffix != ".pyc"}
     sources |= pyscript_files()
     sources |= {f"durably/{path.name}": path for path in [wheel, *WEB.glob("*.js")]}
@@ -372,7 +373,53 @@ def site() -> Path:
     return wheel
 
 
-# --- A static server, as plain as the ones that users have ----------------------------------------
+# --- A static server, as plain as the ones that users have, and an API for one of the examples ----
+
+
+class OrdersApi:
+    """The API behind the example that fetches orders: busy, and now and then out of order, as real ones are.
+
+    `GET /api/orders/N` gives order N, always the same. Every `FAILS_EACH`th request is answered 503, and what comes
+    after `PER_SECOND` requests in one second 429, with the seconds to wait in `Retry-After`.
+    """
+
+    PATH = "/api/orders/"
+    PER_SECOND, FAILS_EACH = 20, 13
+    COUNTRIES = ("Austria", "Brazil", "Chile", "Denmark", "Estonia")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._asked = self._asked_in_window = 0
+        self._window_began = clock()
+
+    def serve(self, http: BaseHTTPRequestHandler) -> None:
+        """Answer the request that has come."""
+        status, content = self.answer(http.path.removeprefix(self.PATH))
+        body = json.dumps(content).encode()
+        http.send_response(status)
+        http.send_header("Content-Type", "application/json")
+        http.send_header("Content-Length", str(len(body)))
+        if status == 429:
+            http.send_header("Retry-After", "1")
+        http.end_headers()
+        http.wfile.write(body)
+
+    def answer(self, order: str) -> tuple[int, dict[str, Any]]:
+        if not re.fullmatch(r"[1-9][0-9]{0,5}", order):
+            return 404, {"error": "There is no such order."}
+        with self._lock:
+            if self._clock() - self._window_began >= 1:
+                self._window_began, self._asked_in_window = self._clock(), 0
+            self._asked_in_window += 1
+            if self._asked_in_window > self.PER_SECOND:
+                return 429, {"error": "Too many requests in this second."}
+            self._asked += 1
+            if self._asked % self.FAILS_EACH == 0:
+                return 503, {"error": "Out of order for a moment."}
+        number = int(order)
+        country = self.COUNTRIES[number * 7 % 23 % len(self.COUNTRIES)]
+        return 200, {"number": number, "country": country, "cents": number * 7919 % 20_000}
 
 
 TYPES = {".json": "application/json", ".wasm": "application/wasm", ".whl": "application/zip"}
@@ -381,11 +428,18 @@ TYPES |= dict.fromkeys((".js", ".mjs"), "text/javascript; charset=utf-8")
 
 
 class StaticFiles(SimpleHTTPRequestHandler):
-    """Files with the right types and no special headers: what works here works on any web host."""
+    """Files with the right types and no special headers: what works here works on any web host, but for the API."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else a body waits for the acknowledgement of its headers: 40 ms a file
     extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
+    server: Server
+
+    def do_GET(self) -> None:
+        if self.path.startswith(OrdersApi.PATH):
+            self.server.orders.serve(self)
+        else:
+            super().do_GET()
 
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-cache")  # ask each time: the site may have been built anew
@@ -397,6 +451,10 @@ class StaticFiles(SimpleHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     allow_reuse_address = not WINDOWS  # there it would let two servers share a port
+
+    def __init__(self, address: tuple[str, int], handler: Callable[..., StaticFiles]) -> None:
+        super().__init__(address, handler)
+        self.orders = OrdersApi()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that hangs up in the middle, as on a reload, is no error."""

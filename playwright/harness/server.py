@@ -3,7 +3,7 @@
 `/` is `dist`, as plainly as a static host gives it: no special headers. `/t/` is `playwright/pages`, with durably's
 folder beside them as a user would copy it, and so is the empty `/readme/`. `/coop/` is the same as `/t/`, but workers
 there find no mode in which a file may be opened twice at once. A test may add files of its own with `put`, and an
-`Api` of its own, at `/api/`; and give a path a Content-Security-Policy in `policies`.
+API of its own, at `/api/`; and give a path a Content-Security-Policy in `policies`.
 `POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this process.
 """
 
@@ -14,12 +14,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
-
-from .api import Api
 
 ROOT = Path(__file__).resolve().parents[2]
 DIST, PAGES, TESTS = ROOT / "dist", ROOT / "playwright" / "pages", ROOT / "tests"
@@ -92,6 +90,13 @@ class Ledger:
             assert self._changed.wait_for(is_there, timeout), f"no '{kind} {name}' in {self._entries}"
 
 
+class Serves(Protocol):
+    """An API, such as `harness.api.Api`."""
+
+    def serve(self, http: BaseHTTPRequestHandler) -> None:
+        """Answer the request that has come."""
+
+
 AnyLedger = TypeVar("AnyLedger", bound=Ledger)
 
 
@@ -104,7 +109,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.origin = f"http://127.0.0.1:{self.server_port}"
         self.files: dict[str, bytes] = {}
-        self.api: Api | None = None
+        self.api: Serves | None = None
         self.policies: dict[str, str] = {}
         self.ledgers: dict[str, Ledger] = {}
 
