@@ -235,7 +235,8 @@ def test_the_gallery_leads_to_each_example(browser: Browser) -> None:
     assert sorted(link.get_attribute("href") or "" for link in links) == [f"{name}/" for name in NAMES]
     for link in links:
         lines = len((EXAMPLES / (link.get_attribute("href") or "") / "jobs.py").read_text("utf-8").splitlines())
-        expect(page.locator(".card").filter(has_text=link.inner_text()).locator(".uses")).to_contain_text(f"{lines} lines")
+        card = page.locator(".card").filter(has_text=link.inner_text())
+        expect(card.locator(".uses")).to_contain_text(f"{lines} lines")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -220,6 +220,34 @@ def test_what_is_not_in_the_folder_is_not_found(port: int, path: str) -> None:
     assert answer.status == 404
 
 
+def test_the_api_of_the_example_refuses_and_fails_as_it_says(build: ModuleType) -> None:
+    """The example's retries have something to do on every machine, however slow."""
+    second = [0.0]
+    api = build.OrdersApi(clock=lambda: second[0])
+    asked = [api.answer(str(number))[0] for number in range(1, 23)]
+    assert asked == [200] * 12 + [503] + [200] * 7 + [429] * 2
+    second[0] += 1
+    assert api.answer("21") == (200, {"number": 21, "country": "Estonia", "cents": 6299})
+    assert api.answer("none")[0] == 404
+
+
+def test_the_api_of_the_example_is_served_beside_the_files_and_says_when_to_come_back(
+    build: ModuleType, tmp_path: Path
+) -> None:
+    with build.make_server(tmp_path, 0) as server:
+        server.orders = build.OrdersApi(clock=lambda: 0.0)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        answer, text = get(server.server_port, "/api/orders/1")
+        for _ in range(build.OrdersApi.PER_SECOND):
+            refusal, _ = get(server.server_port, "/api/orders/2")
+        server.shutdown()
+        thread.join()
+    assert (answer.status, text) == (200, '{"number": 1, "country": "Chile", "cents": 7919}')
+    assert answer.headers["Content-Type"] == "application/json"
+    assert (refusal.status, refusal.headers["Retry-After"]) == (429, "1")
+
+
 def test_a_port_that_is_taken_is_refused_in_a_sentence(build: ModuleType, tmp_path: Path) -> None:
     with build.make_server(tmp_path, 0) as server, pytest.raises(build.BuildError, match="--port"):
         build.make_server(tmp_path, server.server_port)

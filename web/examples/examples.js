@@ -139,14 +139,14 @@ function frame() {
       make("h2", { id: "booting-title" }, "Starting Python and SQLite in this tab"),
       make("p", {}, "The first visit loads the Python runtime, some 17 MB. Later visits take it from the browser’s cache."),
       make("div", { class: "waiting", "aria-hidden": "true" })),
-    make("p", { id: "resumed", class: "banner", hidden: "" }),
+    make("p", { id: "resumed", class: "banner", role: "status", hidden: "" }),
     make("section", { id: "failure", class: "card", "aria-labelledby": "failure-title", hidden: "" },
       make("h2", { id: "failure-title", tabindex: "-1" }, "This did not work"),
       make("p", { id: "error", role: "alert" }),
       make("p", { class: "actions" }, make("button", { id: "retry", type: "button", class: "primary" }, "Try again"))),
   )
   byId("running").append(
-    make("p", { id: "note", class: "hint" }),
+    make("p", { id: "note", class: "tally" }),
     make("p", { class: "invitation" }, "Go on: reload, close this tab, even kill the browser. Open the page again and it continues."),
     make("p", { class: "actions" },
       make("button", { id: "reload", type: "button", class: "primary" }, "Reload now"),
@@ -236,9 +236,9 @@ class Player {
         steps.forEach(tell)
         if (wasFound) {
           const replayed = steps.filter((step) => step.wasStored).length
-          byId("resumed").textContent = `Picked up where it stopped: ${count(replayed)} ${replayed === 1 ? "step was" : "steps were"} already in the store.`
           byId("resumed").hidden = false
-          say(`${this.program.doing} goes on. ${byId("resumed").textContent}`)
+          const found = `${count(replayed)} ${replayed === 1 ? "step was" : "steps were"} already in the store`
+          byId("resumed").textContent = `Picked up where it stopped: ${found}.`
         }
       }
       if (event.type === "step:complete") {

@@ -7,8 +7,9 @@ const cells = new Cells()
 let cents = 0
 let answered = 0
 
+const money = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })
 /** @param {number} cents */
-const euros = (cents) => `${count(cents / 100)} €`
+const euros = (cents) => `${money.format(cents / 100)} €`
 
 /** @param {number} of */
 function tally(of) {

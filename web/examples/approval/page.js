@@ -30,6 +30,7 @@ play({
     return `${title}: ${output.sentence}`
   },
 }, ({ durably, begin, attempt, runId }) => {
+  button("reload").classList.remove("primary") // what matters most here is to answer
   byId("form").addEventListener("submit", (event) => {
     event.preventDefault()
     const patience = setting("patience", Number(input("patience").value))
