@@ -146,7 +146,7 @@ def test_dropped_pictures_outlive_the_page_and_each_is_made_small_once(browser: 
     ]
     attack = "<img src=x onerror=document.title='owned'>.png"
     files.append({"name": attack, "mimeType": "image/png", "buffer": b"this is no picture"})
-    tab = open_example(browser, "images/?pause=0.3")
+    tab = open_example(browser, "images/?pause=0.2")
     tab.page.locator("#files").set_input_files(files)
     wait_for_steps(tab, 2)
     browser.reload(tab, until=state_is("running", "done"))
@@ -176,7 +176,7 @@ def test_dropped_pictures_outlive_the_page_and_each_is_made_small_once(browser: 
 
 def test_no_row_of_the_pipeline_is_missing_or_there_twice_after_a_reload(browser: Browser) -> None:
     """Rows and checkpoint are one commit: the table itself would take a row twice."""
-    rows = 300_000
+    rows = 200_000
     tab = open_example(browser, f"pipeline/?rows={rows}&pause=0.1")
     tab.page.locator("#begin").click()
     wait_for_steps(tab, 2)
@@ -188,15 +188,15 @@ def test_no_row_of_the_pipeline_is_missing_or_there_twice_after_a_reload(browser
     assert executed >= 1
     assert replayed + executed == rows // 10_000 + 1
     assert figures(tab) == {
-        "Rows expected": "300,000",
-        "Rows in the table": "300,000",
+        "Rows expected": "200,000",
+        "Rows in the table": "200,000",
         "Missing": "0",
         "There twice": "0",
     }
     values = [(number * 7919 % 4001 - 1000) / 100 for number in range(12, rows + 1, 12)]
     first = tab.page.locator("#result tbody tr").first.locator("td").all_inner_texts()
     mean = sum(values) / len(values)
-    assert first == ["25,000", f"{min(values):,.2f}", f"{mean:,.2f}", f"{max(values):,.2f}"]
+    assert first == [f"{len(values):,}", f"{min(values):,.2f}", f"{mean:,.2f}", f"{max(values):,.2f}"]
 
 
 def test_an_expense_waits_for_a_decision_over_a_reload(browser: Browser) -> None:
@@ -221,8 +221,7 @@ def test_an_expense_waits_for_a_decision_over_a_reload(browser: Browser) -> None
     page.get_by_role("button", name="Reject").click()
     expect(page.locator("#result")).to_contain_text("Nothing is spent on a window seat for the cat.")
 
-    page.goto(page.url + "?patience=0.2")
-    page.wait_for_function(state_is("done"))
+    tab.js("history.replaceState(null, '', '?patience=0.2')")  # the form itself offers nothing so short
     page.get_by_role("button", name="Ask").click()
     expect(page.locator("#result")).to_contain_text("Nobody answered in time")
 
