@@ -118,9 +118,12 @@ def test_orders_are_fetched_from_a_busy_api_and_none_that_was_answered_is_asked_
     orders = 30
     browser.expect_error("answered 503")
     browser.expect_error("answered 429")
+    browser.expect_error("answered 404")
+    tab = open_example(browser, f"api/?orders={orders}")
+    tab.page.locator("#begin").click()
+    expect(tab.page.get_by_role("alert")).to_have_text("There is no API of orders here: it answered 404.")
     with serving(server, WatchedApi(held_from=10)) as api:
-        tab = open_example(browser, f"api/?orders={orders}")
-        tab.page.locator("#begin").click()
+        tab.page.get_by_role("button", name="Try again").click()
         wait_for_steps(tab, 9)
         reload_in_the_middle(browser, tab)
         expect(tab.page.locator("#tally")).to_contain_text("9 of 30 orders")

@@ -274,7 +274,8 @@ class Player {
         const replayed = done.filter((step) => step.wasStored).length
         root.dataset.replayed = String(replayed)
         root.dataset.executed = String(done.length - replayed)
-        const text = `It went on after the page was opened anew: of ${count(done.length)} steps ${count(replayed)} were already in the store.`
+        const share = `${count(replayed)} of its ${count(done.length)} steps ${replayed === 1 ? "was" : "were"}`
+        const text = `It went on after the page was opened anew: ${share} already in the store.`
         byId("result").append(element("p", { class: "survived" }, text))
       }
       setState("done")
