@@ -74,8 +74,9 @@ def test_when_one_tab_is_closed_the_other_goes_on_with_its_run(browser: Browser,
 def test_a_tab_that_comes_while_a_plain_step_keeps_the_other_busy_can_work_at_once(
     browser: Browser, server: Server
 ) -> None:
-    """The other was alone when its step began, and cannot hear now that it no longer is. Nor is it robbed: for longer than
-    the stale threshold it sends no heartbeat, but it is not dead.
+    """The other was alone when its step began, and cannot hear now that it no longer is.
+
+    Nor is it robbed: for longer than the stale threshold it sends no heartbeat, but it is not dead.
     """
     busy, other = server.new_ledger(), server.new_ledger()
     first, second = browser.tab(), browser.tab()
