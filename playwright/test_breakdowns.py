@@ -7,11 +7,10 @@ from harness.browser import Browser
 from harness.checks import assert_survived, chain_names, chain_output
 from harness.server import Ledger, Server
 
-pytestmark = pytest.mark.alone
-
 CANCEL = "async id => { const start = performance.now(); await durably.cancel(id); return performance.now() - start }"
 
 
+@pytest.mark.alone
 def test_a_step_that_never_ends_is_cancelled_within_a_second(browser: Browser, server: Server) -> None:
     """Python is interrupted in the middle of its loop, and nothing else in the worker is disturbed."""
     endless, other = server.new_ledger(), server.new_ledger()
@@ -32,6 +31,7 @@ def test_a_step_that_never_ends_is_cancelled_within_a_second(browser: Browser, s
     assert tab.follow(again)["output"] == chain_output(5)
 
 
+@pytest.mark.alone
 def test_a_step_that_cannot_be_interrupted_is_ended_with_its_worker(browser: Browser, ledger: Ledger) -> None:
     """Python is deep in C code there, and the browser gives a worker two seconds to end.
 
@@ -56,6 +56,7 @@ def test_a_step_that_cannot_be_interrupted_is_ended_with_its_worker(browser: Bro
     assert tab.follow(again)["output"] == chain_output(1)
 
 
+@pytest.mark.alone
 def test_another_tab_can_cancel_a_step_that_never_ends(browser: Browser, server: Server) -> None:
     endless, other = server.new_ledger(), server.new_ledger()
     first, second = browser.tab(), browser.tab()
@@ -72,6 +73,7 @@ def test_another_tab_can_cancel_a_step_that_never_ends(browser: Browser, server:
     assert endless.names() == ["before", "loop"]
 
 
+@pytest.mark.alone
 def test_a_step_that_does_not_let_itself_be_cancelled_is_ended_with_its_worker(
     browser: Browser, ledger: Ledger
 ) -> None:
@@ -89,6 +91,7 @@ def test_a_step_that_does_not_let_itself_be_cancelled_is_ended_with_its_worker(
     assert tab.follow(again)["output"] == chain_output(1)
 
 
+@pytest.mark.alone
 def test_cancelling_a_run_does_not_end_a_worker_that_is_busy_with_another(browser: Browser, server: Server) -> None:
     busy, other = server.new_ledger(), server.new_ledger()
     tab = browser.tab()

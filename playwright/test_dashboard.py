@@ -370,6 +370,8 @@ def test_a_page_that_connects_and_has_the_element_shows_its_runs(browser: Browse
     expect(rows(page).first).to_contain_text("Completed", timeout=20_000)
     rows(page).first.get_by_role("button", name="chain").press("Enter")
     expect(page.locator(".bars li")).to_have_count(6)
+    expect(page.locator(".bars li").first).to_contain_text("Replayed")
+    expect(page.locator(".bars li").last).to_contain_text("Completed")
     page.get_by_role("button", name="Run again").click()
     expect(page.get_by_text(run_id)).to_have_count(0)
     page.keyboard.press("Escape")

@@ -13,8 +13,6 @@ from harness.browser import Browser, Tab
 from harness.checks import assert_survived, chain_names, chain_output
 from harness.server import Ledger, Server
 
-pytestmark = pytest.mark.alone
-
 STALE_SECONDS = 3.0
 WORKER_LOCKS = """() => navigator.locks.query().then(({ held }) =>
   held.map(({ name }) => name).filter(name => name.startsWith("durably:worker:")))"""
@@ -44,6 +42,7 @@ def wait_until(tab: Tab, run_id: str, what: str) -> None:
     tab.page.wait_for_function(f"id => durably.getRun(id).then(run => {what})", arg=run_id)
 
 
+@pytest.mark.alone
 def test_a_suspended_tab_is_replaced_after_the_threshold_and_can_do_no_harm_when_it_wakes(
     browser: Browser, ledger: Ledger
 ) -> None:
@@ -119,6 +118,7 @@ def test_a_clock_that_is_set_loses_no_run_and_lets_none_be_executed_twice(
     assert tabs[0].follow(late)["status"] == "completed"
 
 
+@pytest.mark.alone
 @pytest.mark.engines("chromium", "chromium-coop", "firefox")
 def test_a_tab_that_is_closed_hands_over_what_it_does_and_all_that_waits_in_it(
     browser: Browser, server: Server
@@ -154,6 +154,7 @@ def test_a_tab_that_is_closed_hands_over_what_it_does_and_all_that_waits_in_it(
     assert_survived(working, chain_names(90), interruptions=1)
 
 
+@pytest.mark.alone
 @pytest.mark.engines("chromium", "firefox")
 def test_a_tab_without_work_holds_no_workers_lock(browser: Browser, ledger: Ledger) -> None:
     """Else it would neither be put to sleep nor kept for the way back."""
@@ -194,6 +195,7 @@ def test_a_subscriber_in_another_tab_hears_each_event_once_and_in_order(browser:
         assert events[-1]["type"] == "run:complete"
 
 
+@pytest.mark.alone
 def test_a_plain_step_that_blocks_is_ended_at_its_timeout(browser: Browser, server: Server) -> None:
     endless, other = server.new_ledger(), server.new_ledger()
     tab = browser.tab()
@@ -219,6 +221,7 @@ def test_a_plain_step_that_blocks_is_ended_at_its_timeout(browser: Browser, serv
     assert times[1] - times[0] < 3
 
 
+@pytest.mark.alone
 def test_a_plain_step_that_blocks_is_ended_with_its_jobs_timeout(browser: Browser, ledger: Ledger) -> None:
     tab = browser.tab()
     tab.connect(ledger.url)
@@ -233,6 +236,7 @@ def test_a_plain_step_that_blocks_is_ended_with_its_jobs_timeout(browser: Browse
     assert tab.follow(again)["status"] == "completed"
 
 
+@pytest.mark.alone
 def test_two_runs_that_block_are_cancelled_at_once_and_one_worker_takes_the_place_of_the_old(
     browser: Browser, server: Server
 ) -> None:
@@ -272,6 +276,7 @@ def test_a_job_file_that_breaks_python_is_refused(browser: Browser, server: Serv
     assert "broke down while it started" in refused["message"]
 
 
+@pytest.mark.alone
 def test_an_interruption_leaves_no_error_behind(browser: Browser, ledger: Ledger) -> None:
     """What the page starts in order to interrupt is ended as soon as that is done, and nobody waits for its answer."""
     tab = browser.tab()

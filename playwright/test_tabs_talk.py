@@ -8,8 +8,6 @@ import pytest
 from harness.browser import Browser, Tab
 from harness.server import Ledger, Server
 
-pytestmark = pytest.mark.alone
-
 CHANNEL = "durably:test.sqlite3"
 
 HEAR = "type => void (window.told = new Promise(tell => durably.on(type, event => tell([event, Date.now()]))))"
@@ -52,6 +50,7 @@ def test_events_of_one_tab_reach_the_listeners_and_subscribers_of_the_other(brow
     assert {"step:start", "step:complete", "run:complete"} <= set(second.js("heard.map(event => event.type)"))
 
 
+@pytest.mark.alone
 def test_a_trigger_in_one_tab_is_executed_at_once_by_another(browser: Browser, server: Server) -> None:
     """The triggering tab is busy with a plain step, so that only a message can be faster than the poll."""
     busy, other = server.new_ledger(), server.new_ledger()
@@ -66,6 +65,7 @@ def test_a_trigger_in_one_tab_is_executed_at_once_by_another(browser: Browser, s
     assert first.follow(long_run)["status"] == "completed"
 
 
+@pytest.mark.alone
 def test_a_cancel_in_one_tab_stops_the_step_that_another_executes(browser: Browser, ledger: Ledger) -> None:
     first, second = two_tabs(browser, ledger)
     delays = []

@@ -274,6 +274,15 @@ export class Durably {
     await this.#json(`/signal?${query({ runId })}`, { body: { name, payload } })
   }
 
+  /**
+   * When the worker of this page began to execute a run, in ms since 1970: the steps that completed before come out of the
+   * store. `null` for a run that it does not know.
+   * @param {string} runId
+   */
+  begunAt(runId) {
+    return this.#port?.begunAt(runId) ?? null
+  }
+
   /** @param {Abortable} [options] @returns {Promise<StorageInfo>} where the database is kept, and how it is there */
   storageInfo({ signal } = {}) {
     return this.#json("/storage", { signal })

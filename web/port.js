@@ -50,6 +50,7 @@ export class Port {
   #isReady = false
   /** @type {string | null} the name by which the worker can be interrupted */ #interrupts = null
   /** @type {string[]} the runs that the worker executes */ #active = []
+  /** @type {Map<string, number>} when this worker began with each of its runs; a run that only waited goes on */ #begun = new Map()
   /** @type {"no" | "yes" | "frozen"} */ #closed = "no"
   /** @type {BroadcastChannel | null} what the tabs of the database tell each other */ #tabs = null
   /** That this page uses the database. */ #useMark
@@ -84,6 +85,11 @@ export class Port {
   /** Resolves when the first worker is up. Rejects with a `DurablyError` where it cannot be. */
   get ready() {
     return this.#ready
+  }
+
+  /** When the worker began with a run, in ms since 1970. @param {string} runId @returns {number | null} */
+  begunAt(runId) {
+    return this.#begun.get(runId) ?? null
   }
 
   /** @param {string} path @param {Init} [init] @returns {Promise<Response>} */
@@ -211,6 +217,7 @@ export class Port {
     this.#isReady = false
     this.#workerId = this.#interrupts = null
     this.#active = []
+    this.#begun.clear()
   }
 
   #leave = () => {
@@ -332,7 +339,7 @@ export class Port {
   }
 
   /** @param {any} message */
-  #receive({ id, status, headers, body, stream, chunk, end, broken, ask, left, active, interrupts, worker, cancel, dead, sound }) {
+  #receive({ id, status, headers, body, stream, chunk, end, broken, ask, left, active, at, interrupts, worker, cancel, dead, sound }) {
     if (ask !== undefined) return this.#worker.postMessage({ told: ask, left: marked(left) })
     if (worker !== undefined) {
       this.#workerId = worker
@@ -340,7 +347,7 @@ export class Port {
       return
     }
     if (interrupts !== undefined) return void (this.#interrupts = interrupts)
-    if (active !== undefined) return void (this.#active = active)
+    if (active !== undefined) return this.#noteActive(active, at)
     if (dead !== undefined) return this.#died()
     if (sound !== undefined) return this.#noteSoundness(sound)
     const waiting = this.#waiting.get(id)
@@ -374,6 +381,12 @@ export class Port {
     this.#isInDoubt = this.#keepsMark = true
     this.#endWorker()
     this.#replace()
+  }
+
+  /** @param {string[]} active @param {number} at */
+  #noteActive(active, at) {
+    this.#active = active
+    for (const runId of active) if (!this.#begun.has(runId)) this.#begun.set(runId, at)
   }
 
   /** @param {boolean} isSound */

@@ -9,7 +9,7 @@
  * and `{cancel: id}`, answered as `durably/browser/port.py` says. Before `ready` comes `{worker: id, cancel: requests}`:
  * the name by which others know this worker, and what a deputy sends to the database to cancel a run. At any time there
  * may be a question, `{ask: id, left: workers}`, to be answered by `{told: id, left: workers}` (`durably/browser/page.py`);
- * `{interrupts: name}` names the file through which a run can be interrupted, `{active: runs}` names the runs that are executed here from now on, `{dead: sentence}` says that Python has broken down,
+ * `{interrupts: name}` names the file through which a run can be interrupted, `{active: runs, at: ms}` names the runs that are executed here from that moment on, `{dead: sentence}` says that Python has broken down,
  * `{sound: boolean}` what was found when the database was looked at, or (`false`) come across.
  * Everything comes from this file's own folder; nothing is asked of any other origin.
  *

@@ -2,8 +2,8 @@
 
 Before a page goes it leaves a mark for its workers, in a way that is done before it is gone (`web/durably.js`).
 A worker that died without one has crashed. The questions go by message, `{"ask": id, "left": [...]}`, and are
-answered by `told`. The page is also told, by `{"active": [...]}`, which runs are executed here: it must end the worker
-to cancel one that blocks it.
+answered by `told`. The page is also told, by `{"active": [...], "at": ms}`, which runs are executed here: it must end
+the worker to cancel one that blocks it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Collection
+
+from ..clock import SystemClock
 
 _ANSWER_SECONDS = 2.0
 """A page whose main thread is blocked for longer is not waited for."""
@@ -44,8 +46,8 @@ class Page:
             del self._asked[ask]
 
     def executes(self, run_ids: Collection[str]) -> None:
-        """Tell it which runs are executed here."""
-        self._post(json.dumps({"active": sorted(run_ids)}))
+        """Tell it which runs are executed here from now on."""
+        self._post(json.dumps({"active": sorted(run_ids), "at": SystemClock().now()}))
 
     def told(self, ask: int, left: str) -> None:
         """The page's answer: a JSON list."""

@@ -28,6 +28,7 @@
  * @property {(runId: string) => Promise<unknown>} deleteRun
  * @property {(runId: string, name: string, payload?: any) => Promise<unknown>} signal
  * @property {(type: string, listener: (event: DurablyEvent) => void) => () => void} on
+ * @property {(runId: string) => number | null} [begunAt]  when the page's own worker began with a run
  * @property {() => void} [close]
  */
 

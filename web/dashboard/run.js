@@ -189,7 +189,7 @@ export class RunPage {
     if (!run || document.hidden || !(isAsked || run.isActive)) return
     const now = Date.now()
     this.#renderFacts(run, now)
-    const bars = this.#steps.bars(run)
+    const bars = this.#steps.bars(run, this.#client.begunAt?.(run.id))
     const from = Math.min(...bars.map(({ start }) => start), Date.parse(run.startedAt ?? run.createdAt))
     const to = Math.max(...bars.map(({ end }) => end ?? 0), run.completedAt ? Date.parse(run.completedAt) : now)
     this.#timeline.update(bars, { from, to: Math.max(to, from + 1) }, now)

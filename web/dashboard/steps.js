@@ -54,9 +54,13 @@ export class Steps {
     }
   }
 
-  /** The steps in their order. @param {Run} run @returns {Bar[]} */
-  bars(run) {
-    const resumed = this.#resumed ?? (run.startedAt ? Date.parse(run.startedAt) : 0)
+  /**
+   * The steps in their order.
+   * @param {Run} run @param {number | null} [begun]  when the execution began, where that was not heard
+   * @returns {Bar[]}
+   */
+  bars(run, begun = null) {
+    const resumed = this.#resumed ?? begun ?? (run.startedAt ? Date.parse(run.startedAt) : 0)
     return [...this.#steps.values()]
       .sort((one, other) => one.index - other.index || (one.startedAt < other.startedAt ? -1 : 1))
       .map((step) => {
