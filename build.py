@@ -595,7 +595,7 @@ def pytest_runs(options: argparse.Namespace) -> dict[str, list[str]]:
     return {
         "on CPython": ["tests", *side_by_side],
         "in browsers": ["playwright", "-m", "not alone", *side_by_side],
-        "measured": ["playwright", "-m", "alone"],
+        "measured": ["playwright", "-m", "alone", "-rP"],  # with what they print
     }
 
 

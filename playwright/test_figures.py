@@ -79,9 +79,9 @@ def test_a_second_tab_takes_over_from_one_whose_process_crashed(browser: Browser
 def test_a_run_goes_on_after_a_reload_as_soon_as_the_engine_is_up(browser: Browser, ledger: Ledger) -> None:
     tab = browser.tab()
     tab.connect(ledger.url)
-    run_id = tab.trigger("chain", {"ledger": ledger.url, "steps": ENDLESS, "seconds": 0.02})
     gone_on = []
     for _ in range(ROUNDS):
+        run_id = tab.trigger("chain", {"ledger": ledger.url, "steps": ENDLESS, "seconds": 0.02})
         first_step_after(ledger, 0, len(step_times(ledger)))
         browser.reload(tab)
         reloaded_at = tab.js("Date.now()")
@@ -90,6 +90,7 @@ def test_a_run_goes_on_after_a_reload_as_soon_as_the_engine_is_up(browser: Brows
         first_step_after(ledger, 0, len(step_times(ledger)) + 1)
         begun = tab.js("async id => (await durably.getSteps(id)).map(step => Date.parse(step.startedAt))", run_id)
         gone_on.append(min(at for at in begun if at >= reloaded_at) - connected_at)
+        tab.js("id => durably.cancel(id)", run_id)
     report(
         f"{browser.engine.name}: after a reload, from the end of connect() to the next step",
         gone_on,
