@@ -127,6 +127,7 @@ def test_listeners_and_subscribers_live_through_a_new_worker(browser: Browser, l
     assert f"run:complete {again}" in heard
 
 
+@pytest.mark.alone
 def test_a_job_that_breaks_python_is_parked_after_three_times_and_the_page_still_works(
     browser: Browser, ledger: Ledger
 ) -> None:

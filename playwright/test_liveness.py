@@ -264,6 +264,7 @@ def test_two_runs_that_block_are_cancelled_at_once_and_one_worker_takes_the_plac
     assert tab.follow(again)["status"] == "completed"
 
 
+@pytest.mark.alone
 def test_a_job_file_that_breaks_python_is_refused(browser: Browser, server: Server) -> None:
     server.put("/t/breaking_jobs.py", "import json\njson.loads('[' * 100_000)\n")
     tab = browser.tab()

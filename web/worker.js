@@ -41,6 +41,14 @@ pyodideBoot.catch(() => {})
 /** Whether the database is to be looked at when it is opened. */
 let isInDoubt = true
 
+/** Whether Python has broken down. Until the page ends this worker its timers go on, and fail in many ways. */
+let isDead = false
+for (const type of ["error", "unhandledrejection"]) {
+  self.addEventListener(type, (event) => {
+    if (isDead) event.preventDefault()
+  })
+}
+
 /** @type {Promise<any>} the Python port, or null where starting failed */
 let started = Promise.resolve(null)
 
@@ -95,7 +103,10 @@ async function bootPyodide() {
   const base = new URL("./pyodide/", import.meta.url).href
   const [{ loadPyodide }, manifest] = await Promise.all([import(`${base}pyodide.mjs`), readManifest()])
   const pyodide = await loadPyodide({ indexURL: base, packages: manifest.packages })
-  pyodide._api.on_fatal = (/** @type {unknown} */ error) => self.postMessage({ dead: lastLine(error) })
+  pyodide._api.on_fatal = (/** @type {unknown} */ error) => {
+    isDead = true
+    self.postMessage({ dead: lastLine(error) })
+  }
   pyodide.registerJsModule("durably_bridge", {
     startPulse,
     stopPulse,
