@@ -67,7 +67,7 @@ class UserTransaction:
 
 async def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], database: Database) -> Any:
     """What a step's function gives. Plain code runs in a thread; where there are none, with the database at rest."""
-    is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - its kind is asked
+    is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - whether it is async, not whether it can be called
     if is_async:
         return await call_in_place(fn, args, kwargs)
     if HAS_THREADS:
