@@ -40,7 +40,8 @@ ROOT = Path(__file__).resolve().parent
 VENV, CACHE, DIST, WEB = ROOT / ".venv", ROOT / ".cache", ROOT / "dist", ROOT / "web"
 NODE_MODULES = WEB / "node_modules"
 BRIDGE = ROOT / "durably" / "databases" / "web"
-MADE = (DIST, CACHE, VENV, NODE_MODULES, BRIDGE)
+DASHBOARD = ROOT / "durably" / "command" / "web"
+MADE = (DIST, CACHE, VENV, NODE_MODULES, BRIDGE, DASHBOARD)
 PYPROJECT = ROOT / "pyproject.toml"
 WINDOWS = sys.platform == "win32"
 BIN = VENV / ("Scripts" if WINDOWS else "bin")
@@ -238,17 +239,31 @@ def bridge_files() -> None:
     inputs = digest(*sources.values(), WEB / "package-lock.json")
     # Beside each other as in the site, for so they name each other.
     make_folder_hold(stage, {name: path.read_bytes() for name, path in sources.items()})
-    made, licence = BRIDGE / "bridge.mjs", (sqlite / "LICENSE").read_text(encoding="utf-8")
-    command = [node_tool("node"), NODE_MODULES / "esbuild" / "bin" / "esbuild", stage / "bridge.js", "--bundle"]
-    command += ["--format=esm", "--target=es2022", f"--outfile={made}", "--log-level=warning"]
-    command += [f"--banner:js=/*! durably's bridge to SQLite, with wa-sqlite, whose licence is:\n\n{licence}*/"]
-    step("Bridge for the wheel", BRIDGE, inputs, "Correct what it says about web/*.js.", *command, fresh=True)
+    licence = (sqlite / "LICENSE").read_text(encoding="utf-8")
+    banner = f"/*! durably's bridge to SQLite, with wa-sqlite, whose licence is:\n\n{licence}*/"
+    bundle("Bridge for the wheel", stage / "bridge.js", BRIDGE / "bridge.mjs", inputs, f"--banner:js={banner}")
     shutil.copyfile(sqlite / "dist" / "wa-sqlite.wasm", BRIDGE / "wa-sqlite.wasm")
+
+
+def dashboard_files() -> None:
+    """What the wheel carries for `python -m durably serve`: the dashboard as one file, and its page."""
+    sources = [*WEB.glob("*.js"), *(WEB / "dashboard").glob("*.js"), WEB / "package-lock.json"]
+    made = DASHBOARD / "dashboard.mjs"
+    bundle("Dashboard for the wheel", WEB / "dashboard.js", made, digest(*sorted(sources)), "--minify")
+    shutil.copyfile(WEB / "server" / "index.html", DASHBOARD / "index.html")
+
+
+def bundle(title: str, source: Path, made: Path, inputs: str, *options: str) -> None:
+    """Make one file of a JavaScript module and all that it imports, the only one in its folder."""
+    command = [node_tool("node"), NODE_MODULES / "esbuild" / "bin" / "esbuild", source, "--bundle", "--format=esm"]
+    command += ["--target=es2022", f"--outfile={made}", "--log-level=warning", *options]
+    step(title, made.parent, inputs, "Correct what it says about web/*.js.", *command, fresh=True)
 
 
 def project_wheel() -> Path:
     """The wheel of this project."""
     bridge_files()
+    dashboard_files()
     folder = CACHE / "wheel"
     sources = [PYPROJECT, ROOT / "README.md", ROOT / "LICENSE", *sorted((ROOT / "durably").rglob("*"))]
     inputs = digest(*(path for path in sources if path.is_file() and path.suffix != ".pyc"))

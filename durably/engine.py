@@ -175,6 +175,11 @@ class Durably(Runs):
         return self._services.ledger
 
     @property
+    def clock(self) -> Clock:
+        """For what is built on this instance: the clock that it was given."""
+        return self._services.clock
+
+    @property
     def worker_id(self) -> str:
         """The name of this instance's worker: `worker_id` of the runs that it executes."""
         return self._worker.id

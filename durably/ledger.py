@@ -100,6 +100,11 @@ class Ledger:
         [result] = await self._database.execute(Statement(sql.DELETE_RUN, {"id": run_id}))
         return stored_run(result.rows[0]) if result.rows else None
 
+    async def ended_since(self, since: EpochMs, limit: int) -> list[StoredRun]:
+        """Terminal runs that ended then or later, the latest first."""
+        [result] = await self._database.execute(Statement(sql.ENDED_SINCE, {"since": since, "limit": limit}))
+        return [stored_run(row) for row in result.rows]
+
     async def count_ended(self, older_than: EpochMs) -> int:
         """How many terminal runs ended before `older_than`: those that `purge_runs` deletes."""
         [result] = await self._database.execute(Statement(sql.COUNT_ENDED, {"older_than": older_than}))

@@ -35,7 +35,7 @@ from .records import Log, Run, RunStatus, Step
 from .rows import NewRun, StoredRun
 from .scheduling import Schedules
 from .services import Services
-from .subscription import follow
+from .subscription import follow, present_state
 from .views import log_view, step_view
 from .worker import Worker
 
@@ -157,6 +157,18 @@ class Runs(Schedules):
             may_hear_of_it=lambda: self._neighbours.are_known,
             polling_interval=self._polling_interval,
         )
+
+    async def present_events(self, since: datetime, limit: int = 1000) -> list[Event]:
+        """What has become of runs since a moment (aware), told as events: for who has not heard them happen.
+
+        That is the present state of the `limit` newest runs that are active and of the `limit` latest that have ended
+        since, oldest first. Raises `ValueError` for a moment without a time zone.
+        """
+        active = await self.get_runs(status=[RunStatus.PENDING, RunStatus.RUNNING], limit=limit)
+        ended = await self._services.ledger.ended_since(from_datetime(since), limit)
+        runs = [*map(self._registry.typed, ended), *active]
+        events = [event for run in runs for event in present_state(run, self._services.bus.sequence)]
+        return sorted(events, key=lambda event: event.timestamp)
 
     # -- changing --------------------------------------------------------------------------------------
 

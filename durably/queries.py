@@ -340,6 +340,9 @@ DELETE FROM durably_runs WHERE id IN (
 RETURNING *
 """
 
+ENDED_SINCE = """SELECT * FROM durably_runs
+WHERE completed_at IS NOT NULL AND completed_at >= :since ORDER BY completed_at DESC LIMIT :limit"""
+
 COUNT_ENDED = """SELECT count(*) FROM durably_runs
 WHERE completed_at IS NOT NULL AND completed_at < :older_than"""
 

@@ -353,7 +353,7 @@ def test_an_older_file_is_not_migrated(file: str, durably: Any, monkeypatch: pyt
 def test_the_commands_of_the_readme_are_ones_that_there_are() -> None:
     readme = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
     shown = [line.split() for line in re.findall(r"^\$ python -m durably (.+)$", readme, re.MULTILINE)]
-    assert [words[0] for words in shown] == ["list", "show", "follow", "retry", "cancel", "purge"]
+    assert [words[0] for words in shown] == ["list", "show", "follow", "retry", "cancel", "purge", "serve"]
     for words in shown:
         assert command_line().parse_args(words).action.__name__ == f"{words[0]}_verb"
 

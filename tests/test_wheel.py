@@ -21,12 +21,18 @@ def wheel() -> Path:
     return found
 
 
-def test_the_wheel_is_small_and_holds_python_sql_the_bridge_sqlite_and_the_licences(wheel: Path) -> None:
+def test_the_wheel_is_small_and_holds_python_sql_the_bridge_sqlite_the_dashboard_and_the_licences(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         bridge = archive.read("durably/databases/web/bridge.mjs").decode()
     others = {name for name in names if not name.endswith((".py", ".sql")) and ".dist-info/" not in name}
-    assert others == {"durably/py.typed", "durably/databases/web/bridge.mjs", "durably/databases/web/wa-sqlite.wasm"}
+    assert others == {
+        "durably/py.typed",
+        "durably/databases/web/bridge.mjs",
+        "durably/databases/web/wa-sqlite.wasm",
+        "durably/command/web/dashboard.mjs",
+        "durably/command/web/index.html",
+    }
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert "Roy T. Hashimoto" in bridge, "wa-sqlite's licence goes where wa-sqlite goes"
     assert wheel.name.endswith("-py3-none-any.whl")

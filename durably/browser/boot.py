@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-import traceback
+import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..database import Statement
-from ..engine import Durably, create_durably
-from ..errors import DurablyError, ValidationError, describe
+from ..engine import create_durably
+from ..errors import DurablyError, describe
 from ..events import logger
 from ..http import create_durably_handler
-from ..jobs import JobDefinition
+from ..jobfiles import import_job_file, register_jobs_of, require_job_file_name
 from ..ledger import cancel_statements
 from ..migrations import newest_version
 from ..plugins import with_log_persistence
@@ -56,12 +54,14 @@ async def _start(database: str, files: str, durability: str, left: str, post: Po
     durably = create_durably(database, durability=durability)
     durably.use(with_log_persistence())  # a page has no other way to ask for it
     for module in modules:
-        _register_jobs(durably, module)
+        register_jobs_of(durably, module)
     page.of_this_worker = page.Page(post, json.loads(left))
     # Before it has any run: where the page goes, it leaves a mark for this worker.
     post(json.dumps({"worker": durably.worker_id, "cancel": cancel_requests()}))
     await durably.init()
-    return Port(create_durably_handler(durably), page.of_this_worker, post)
+    # Between a worker and its page nothing is far, nothing falls silent by itself, and nobody is a stranger.
+    handler = create_durably_handler(durably, sse_throttle=0, sse_heartbeat=math.inf, max_body_size=None)
+    return Port(handler, page.of_this_worker, post)
 
 
 def cancel_requests() -> list[str]:
@@ -80,31 +80,7 @@ def cancel_requests() -> list[str]:
 def load_job_file(name: str, source: str) -> ModuleType:
     """Import a job file from its source. Raises `ValidationError` that says where it is wrong."""
     file = JOBS_FOLDER / name.rsplit("/", 1)[-1]
-    module_name = file.stem
-    if file.suffix != ".py" or not module_name.isidentifier():
-        raise ValidationError(f"the job file '{name}' must be named like a Python module, for example jobs.py")
-    if module_name in sys.modules:
-        raise ValidationError(f"the job file '{name}' has the name of a module that exists already; rename it")
+    require_job_file_name(name)
     file.parent.mkdir(exist_ok=True)
     file.write_text(source, "utf-8")
-    if str(JOBS_FOLDER) not in sys.path:
-        sys.path.insert(0, str(JOBS_FOLDER))
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(module_name)
-    except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise ValidationError(f"{file.name}, line {error.lineno}: {error.msg}: {line}") from error
-    except Exception as error:
-        places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        where = f"{file.name}, line {places[-1]}" if places else file.name
-        raise ValidationError(f"{where}: {type(error).__name__}: {describe(error)}") from error
-
-
-def _register_jobs(durably: Durably, module: ModuleType) -> None:
-    for value in vars(module).values():
-        if isinstance(value, JobDefinition):
-            try:
-                durably.register(value)
-            except ValueError as error:
-                raise ValidationError(f"{module.__name__}.py: {error}") from error
+    return import_job_file(file)

@@ -11,6 +11,7 @@ from ..chores import retention_ms
 from ..errors import DurablyError
 from ..records import RunStatus
 from ..texts import printable
+from .serving import serve_verb
 from .terminal import Terminal
 from .verbs import cancel_verb, follow_verb, list_verb, purge_verb, retry_verb, show_verb
 
@@ -23,7 +24,7 @@ Verb = Callable[[argparse.Namespace, Terminal], int]
 def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m durably",
-        description="Look at the runs of a durably file, also while a program works on it, and manage them.",
+        description="Look at the runs of a durably file, also while a program works on it, manage and serve them.",
         epilog="FILE is a database of durably's, or an exported one. RUN is a run's id, or the beginning of one. "
         "Exit code: 0, 1 if it was refused or the followed run did not complete, 2 for a wrong command line.",
     )
@@ -52,6 +53,10 @@ def command_line() -> argparse.ArgumentParser:
     purge = verb(purge_verb, "delete the runs that ended long ago", has_run=False)
     purge.add_argument("--older-than", metavar="SPAN", type=_span, required=True, help="such as 30d, 12h, 90m")
     purge.add_argument("--yes", action="store_true", help="do not ask")
+    serving = verb(serve_verb, "execute the jobs of Python files, with the HTTP API and the dashboard", has_run=False)
+    serving.add_argument("jobs", metavar="JOBS", nargs="+", help="a Python file with jobs, such as jobs.py")
+    serving.add_argument("--host", default="127.0.0.1", help="the address to listen at; default: %(default)s")
+    serving.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0: any that is free")
     return parser
 
 
@@ -88,6 +93,12 @@ def _label(text: str) -> tuple[str, str]:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a number from 1 on, not {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number up to 65535, not {text!r}")
     return int(text)
 
 

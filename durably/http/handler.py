@@ -1,284 +1,366 @@
 """The HTTP API over an instance: each endpoint a method, and `handle`, which routes to them.
 
-What goes wrong is answered with `{"error": sentence}` and the status of the error; the header
-`durably-error` names the error's class. Nothing of the inside (traceback, file path) is ever sent.
+Every endpoint first lets the client in (`Auth.authenticate`), then asks whether it may do what it wants, then does it.
+What goes wrong is answered with `{"error": sentence}` and the status of the error; the header `durably-error` names the
+error's class. Nothing of the inside (traceback, file path) is ever sent.
 """
 
 from __future__ import annotations
 
-import json
+import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from ..clock import from_datetime, to_datetime
 from ..engine import Durably
 from ..errors import DurablyError, NotFoundError, ValidationError
 from ..events import Event, logger
 from ..handles import JobTrigger, Trigger
+from ..records import Run
+from .auth import Access, Auth, HTTPError, RunFilter, TriggerRequest
 from .message import Request, Response
-from .sse import EventTap, begun, event_stream
+from .reading import json_body, run_filter, run_id, run_page, signal_body, trigger_request
+from .sse import EventStreams, end_was_heard, last_heard
 from .wire import job_json, log_json, run_json, step_json, storage_json
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+MOST_BYTES = 10_000_000
+"""Of a request's body, by default."""
 
-_TRIGGER_FIELDS = {
-    "jobName": "job_name",
-    "input": "input",
-    "idempotencyKey": "idempotency_key",
-    "concurrencyKey": "concurrency_key",
-    "coalesce": "coalesce",
-    "labels": "labels",
-}
+HEARTBEAT_SECONDS = 15.0
+"""Proxies take a connection for dead that is silent for a minute; some for half of one."""
 
 
-def create_durably_handler(durably: Durably) -> DurablyHandler:
-    """The HTTP API of an instance: hand each request to `DurablyHandler.handle`."""
-    return DurablyHandler(durably)
+@dataclass(frozen=True)
+class Call:
+    """A request of a client who has been let in."""
+
+    request: Request
+    access: Access
+
+
+Work = Callable[["DurablyHandler", Call], Awaitable[Response]]
+Endpoint = Callable[["DurablyHandler", Request], Awaitable[Response]]
+
+ROUTES: dict[str, dict[str, Work]] = {}
+"""By path and method, what answers. `endpoint` fills it in."""
+
+
+def endpoint(method: str, path: str) -> Callable[[Work], Endpoint]:
+    """Make `work` a method of the handler that answers a request whatever its URL's path, and put it into `ROUTES`."""
+
+    def decorate(work: Work) -> Endpoint:
+        ROUTES.setdefault(path, {})[method] = work
+
+        async def answer(self: DurablyHandler, request: Request) -> Response:
+            return await self._answer(request, lambda: _allowed_work(request, path, {method: work}))
+
+        answer.__name__, answer.__qualname__ = work.__name__, work.__qualname__
+        answer.__doc__ = f"{work.__doc__}\n\n`{method} {path}`. Never raises: what goes wrong is answered."
+        return answer
+
+    return decorate
+
+
+def create_durably_handler(
+    durably: Durably,
+    auth: Auth | None = None,
+    on_request: Callable[..., Any] | None = None,
+    sse_throttle: float = 0.1,
+    *,
+    sse_heartbeat: float = HEARTBEAT_SECONDS,
+    max_body_size: int | None = MOST_BYTES,
+) -> DurablyHandler:
+    """The HTTP API of an instance: hand each request to `DurablyHandler.handle`, or to the method of one endpoint.
+
+    `auth` (default: everybody may do everything) are the hooks that guard it. `on_request()` or `on_request(request)`,
+    plain or async, is called once the client has been let in, before anything is done: `durably.init`, for instance.
+    `sse_throttle` (seconds) is the least time between two reports of progress of a run, the last of which is always
+    sent; 0 sends all. `sse_heartbeat` (seconds) is how long a stream is silent before a comment shows that it is alive.
+    A body of more than `max_body_size` bytes (`None`: no limit) is refused with 413.
+    """
+    return DurablyHandler(
+        durably, auth, on_request, EventStreams(durably.clock, sse_throttle, sse_heartbeat), max_body_size
+    )
 
 
 class DurablyHandler:
-    """Answers the requests of the HTTP API. Each endpoint is a method; `handle` routes to them.
+    """Answers the requests of the HTTP API. Each endpoint is a method; `handle` routes to them. None raises."""
 
-    The methods raise `DurablyError`s; `handle` answers with them.
-    """
-
-    def __init__(self, durably: Durably) -> None:
-        self._durably = durably
-        self._routes: dict[str, dict[str, Endpoint]] = {
-            "/trigger": {"POST": self.trigger},
-            "/trigger/subscribe": {"POST": self.trigger_subscribe},
-            "/triggers": {"POST": self.triggers},
-            "/subscribe": {"GET": self.subscribe},
-            "/runs": {"GET": self.runs},
-            "/runs/subscribe": {"GET": self.runs_subscribe},
-            "/run": {"GET": self.run, "DELETE": self.delete},
-            "/steps": {"GET": self.steps},
-            "/logs": {"GET": self.logs},
-            "/retry": {"POST": self.retry},
-            "/retrigger": {"POST": self.retrigger},
-            "/cancel": {"POST": self.cancel},
-            "/signal": {"POST": self.signal},
-            "/jobs": {"GET": self.jobs},
-            "/storage": {"GET": self.storage},
-            "/export": {"GET": self.export},
-        }
+    def __init__(
+        self,
+        durably: Durably,
+        auth: Auth | None,
+        on_request: Callable[..., Any] | None,
+        streams: EventStreams,
+        max_body_size: int | None,
+    ) -> None:
+        self.durably = durably
+        self.max_body_size = max_body_size
+        self._auth = auth
+        self._on_request = on_request
+        self._streams = streams
 
     async def handle(self, request: Request, base_path: str = "") -> Response:
         """Answer a request whose path is `base_path` and an endpoint's. Never raises an `Exception`.
 
-        Errors are answered with `{"error": sentence}` and their status, a wrong method with 405.
+        Paths are compared as they were sent: one that is written otherwise, encoded or with a slash at its end, is 404.
+        A wrong method is answered with 405 and `Allow`.
         """
+        base = base_path.rstrip("/")
+
+        def choose() -> Work:
+            path = request.path
+            methods = ROUTES.get(path[len(base) :]) if path.startswith(f"{base}/") else None
+            if methods is None:
+                raise NotFoundError(f"there is nothing at {path}")
+            return _allowed_work(request, path, methods)
+
+        return await self._answer(request, choose)
+
+    def end_streams(self) -> None:
+        """End every stream of events, for a server that is to stop: clients come back when there is another."""
+        self._streams.end()
+
+    async def _answer(self, request: Request, choose: Callable[[], Work]) -> Response:
         try:
-            return await self._route(request, base_path)
+            request.query  # noqa: B018 - a URL that cannot be read is refused before a hook reads it
+            access = await Access.of(self._auth, request)
+            _require_size(len(request.body), self.max_body_size)
+            if self._on_request is not None:
+                outcome = self._on_request(*(request,)[: _arguments(self._on_request)])
+                if inspect.isawaitable(outcome):
+                    await outcome
+            return await choose()(self, Call(request, access))
         except DurablyError as error:
-            # The client may know the database's name, but not where the server keeps it.
-            sentence = error.message.replace(self._durably.database_name, Path(self._durably.database_name).name)
-            return Response.of_json({"error": sentence}, error.status, {"durably-error": type(error).__name__})
+            return self._refusal(error)
         except Exception:  # noqa: BLE001 - a client gets an answer, the log the traceback
             logger.exception("%s %s failed", request.method, request.url)
-            return Response.of_json(
-                {"error": "something went wrong inside durably; its log has the details"},
-                500,
-                {"durably-error": "DurablyError"},
-            )
+            return self._refusal(DurablyError("something went wrong inside durably; its log has the details"))
 
-    async def _route(self, request: Request, base_path: str) -> Response:
-        try:
-            urlsplit(request.url)
-        except ValueError as error:
-            raise ValidationError(f"the URL cannot be read: {error}") from error
-        is_ours = request.path.startswith(base_path)
-        methods = self._routes.get(request.path[len(base_path) :]) if is_ours else None
-        if methods is None:
-            raise NotFoundError(f"there is nothing at {request.path}")
-        endpoint = methods.get(request.method.upper())
-        if endpoint is None:
-            allowed = ", ".join(methods)
-            refusal = {"error": f"{request.path} takes {allowed}, not {request.method}"}
-            return Response.of_json(refusal, 405, {"allow": allowed})
-        return await endpoint(request)
+    def _refusal(self, error: DurablyError) -> Response:
+        # The client may know the database's name, but not where the server keeps it.
+        name = self.durably.database_name
+        headers = {"durably-error": type(error).__name__, **getattr(error, "headers", {})}
+        return Response.of_json({"error": error.message.replace(name, Path(name).name)}, error.status, headers)
 
-    async def trigger(self, request: Request) -> Response:
+    # -- triggering ------------------------------------------------------------------------------------
+
+    @endpoint("POST", "/trigger")
+    async def trigger(self, call: Call) -> Response:
         """Store a run: body `{jobName, input, idempotencyKey?, concurrencyKey?, coalesce?, labels?}`.
 
-        Answers `{runId, disposition}`. Raises `ValidationError`, and `NotFoundError` for a job that is not registered.
+        Answers `{runId, disposition}`; with 400, and 404 for a job that is not registered.
         """
-        [run] = await self._durably.trigger_all([self._wanted(_json(request))])
+        run = await self._triggered(call)
         return Response.of_json({"runId": run.id, "disposition": run.disposition})
 
-    async def trigger_subscribe(self, request: Request) -> Response:
-        """`trigger`, then `subscribe`, with no event between them missed. Raises `ValidationError`, `NotFoundError`."""
-        [run] = await self._durably.trigger_all([self._wanted(_json(request))])
-        return event_stream(await begun(self._durably.subscribe(run.id)))
+    @endpoint("POST", "/trigger/subscribe")
+    async def trigger_subscribe(self, call: Call) -> Response:
+        """`trigger`, then `subscribe`, with no event between them missed."""
+        run = await self._triggered(call)
+        await call.access.run(run, run.id, "subscribe")
+        events = self.durably.subscribe(run.id)
+        # Asked for now, for a generator begins to listen only when it is first asked.
+        return self._streams.of(events, [await anext(events)])
 
-    async def triggers(self, request: Request) -> Response:
+    @endpoint("POST", "/triggers")
+    async def triggers(self, call: Call) -> Response:
         """Store several runs, all of them or none: the body is a list of what `trigger` takes.
 
-        Answers a list of `{runId, disposition, run}`. Raises `ValidationError` and `NotFoundError` with the index of
-        the item, from 0.
+        Answers a list of `{runId, disposition, run}`, without `run` where the client may not read it. Errors name the
+        index of the item, from 0.
         """
-        bodies = _json(request)
+        bodies = json_body(call.request)
         if not isinstance(bodies, list):
             raise ValidationError("the body must be a JSON list")
         wanted: list[JobTrigger] = []
         for index, body in enumerate(bodies):
             try:
-                wanted.append(self._wanted(body))
+                wanted.append(self._job_trigger(await call.access.trigger(trigger_request(body))))
             except (NotFoundError, ValidationError) as error:
                 raise type(error)(f"item {index}: {error.message}") from error
-        runs = await self._durably.trigger_all(wanted)
-        answers = [{"runId": run.id, "disposition": run.disposition, "run": run_json(run)} for run in runs]
+        answers = []
+        for run in await self.durably.trigger_all(wanted):
+            answer: dict[str, Any] = {"runId": run.id, "disposition": run.disposition}
+            with suppress(HTTPError):  # they are stored: that this client may not read one takes nothing back
+                answer["run"] = run_json(await call.access.run(run, run.id, "read"))
+            answers.append(answer)
         return Response.of_json(answers)
 
-    def _wanted(self, body: Any) -> JobTrigger:
-        """What the body of a trigger asks for. Raises `ValidationError` and `NotFoundError`."""
-        if not isinstance(body, dict):
-            raise ValidationError("a trigger must be a JSON object")
-        unknown = sorted(body.keys() - _TRIGGER_FIELDS.keys())
-        if unknown:
-            raise ValidationError(f"unknown fields: {', '.join(unknown)}; known: {', '.join(_TRIGGER_FIELDS)}")
-        options = {_TRIGGER_FIELDS[name]: value for name, value in body.items() if value is not None}
-        job_name = options.pop("job_name", None)
-        if not isinstance(job_name, str):
-            raise ValidationError("jobName, a text, is missing")
-        handle = self._durably.get_job(job_name)
+    async def _triggered(self, call: Call) -> Run[Any]:
+        wanted = await call.access.trigger(trigger_request(json_body(call.request)))
+        [run] = await self.durably.trigger_all([self._job_trigger(wanted)])
+        return run
+
+    def _job_trigger(self, wanted: TriggerRequest) -> JobTrigger:
+        handle = self.durably.get_job(wanted.job_name)
         if handle is None:
-            known = ", ".join(sorted(job.name for job in self._durably.jobs)) or "none"
-            raise NotFoundError(f"no job named '{job_name}' is registered; registered: {known}")
-        labels = options.get("labels", {})
-        if not isinstance(labels, dict):
-            raise ValidationError("labels must be an object of texts")
-        return handle.definition, Trigger(options.pop("input", None), **options)
+            known = ", ".join(sorted(job.name for job in self.durably.jobs)) or "none"
+            raise NotFoundError(f"no job named '{wanted.job_name}' is registered; registered: {known}")
+        trigger = Trigger(
+            wanted.input,
+            idempotency_key=wanted.idempotency_key,
+            concurrency_key=wanted.concurrency_key,
+            coalesce=wanted.coalesce,
+            labels=wanted.labels,
+        )
+        return handle.definition, trigger
 
-    async def run(self, request: Request) -> Response:
-        """One run, by `runId`. Raises `NotFoundError`, `ValidationError` without a `runId`."""
-        run = await self._durably.get_run(_run_id(request))
-        if run is None:
-            raise NotFoundError(f"there is no run {_run_id(request)}")
-        return Response.of_json(run_json(run))
+    # -- one run ---------------------------------------------------------------------------------------
 
-    async def runs(self, request: Request) -> Response:
-        """Runs, newest first: `status` and `jobName` (repeatable), `label.KEY`, `limit`, `offset`.
+    @endpoint("GET", "/run")
+    async def run(self, call: Call) -> Response:
+        """One run, by `runId`; 404 if there is none."""
+        return Response.of_json(run_json(await self._run(call, "read")))
 
-        Raises `ValidationError`.
-        """
-        query = request.query
-        found = await self._durably.get_runs(
-            status=query.get("status"),
-            job_name=query.get("jobName"),
-            labels=_labels(query),
-            limit=_whole_number(query, "limit"),
-            offset=_whole_number(query, "offset") or 0,
+    @endpoint("DELETE", "/run")
+    async def delete(self, call: Call) -> Response:
+        """Delete a run that has ended; 409 if it has not."""
+        await self.durably.delete_run((await self._run(call, "delete")).id)
+        return Response.of_json({"success": True})
+
+    @endpoint("GET", "/steps")
+    async def steps(self, call: Call) -> Response:
+        """The steps of a run that wait or have ended, in their order."""
+        run = await self._run(call, "steps")
+        return Response.of_json([step_json(step) for step in await self.durably.get_steps(run.id)])
+
+    @endpoint("GET", "/logs")
+    async def logs(self, call: Call) -> Response:
+        """What a run logged, where that is kept; `id` numbers its lines, from 1."""
+        run = await self._run(call, "logs")
+        logs = await self.durably.get_logs(run.id)
+        return Response.of_json([log_json(number, log) for number, log in enumerate(logs, 1)])
+
+    @endpoint("POST", "/retry")
+    async def retry(self, call: Call) -> Response:
+        """Make a failed or cancelled run pending again; 409 if it is neither."""
+        await self.durably.retry((await self._run(call, "retry")).id)
+        return Response.of_json({"success": True})
+
+    @endpoint("POST", "/retrigger")
+    async def retrigger(self, call: Call) -> Response:
+        """A fresh run like one that has ended: `{success, runId}`; 409 if it has not."""
+        run = await self.durably.retrigger((await self._run(call, "retrigger")).id)
+        return Response.of_json({"success": True, "runId": run.id})
+
+    @endpoint("POST", "/cancel")
+    async def cancel(self, call: Call) -> Response:
+        """Cancel an active run; 409 if it has ended."""
+        await self.durably.cancel((await self._run(call, "cancel")).id)
+        return Response.of_json({"success": True})
+
+    @endpoint("POST", "/signal")
+    async def signal(self, call: Call) -> Response:
+        """Send a signal to an active run: `{name, payload?}`; 409 if it has ended."""
+        run = await self._run(call, "signal")
+        await self.durably.signal(run.id, *signal_body(call.request))
+        return Response.of_json({"success": True})
+
+    async def _run(self, call: Call, operation: str) -> Run[Any]:
+        wanted = run_id(call.request)
+        return await call.access.run(await self.durably.get_run(wanted), wanted, operation)
+
+    # -- many ------------------------------------------------------------------------------------------
+
+    @endpoint("GET", "/runs")
+    async def runs(self, call: Call) -> Response:
+        """Runs, newest first: `status` and `jobName` (both may be several), `label.KEY`, `limit`, `offset`."""
+        wanted = await call.access.runs(run_page(call.request))
+        found = await self.durably.get_runs(
+            status=wanted.status,
+            job_name=wanted.job_name,
+            labels=wanted.labels,
+            limit=wanted.limit,
+            offset=wanted.offset,
         )
         return Response.of_json([run_json(run) for run in found])
 
-    async def steps(self, request: Request) -> Response:
-        """The steps of a run. Raises `NotFoundError`, `ValidationError` without a `runId`."""
-        steps = await self._durably.get_steps(_run_id(request))
-        return Response.of_json([step_json(step) for step in steps])
-
-    async def logs(self, request: Request) -> Response:
-        """What a run logged, where that is kept; `id` numbers its lines, from 1.
-
-        Raises `NotFoundError`, `ValidationError` without a `runId`.
-        """
-        logs = await self._durably.get_logs(_run_id(request))
-        return Response.of_json([log_json(number, log) for number, log in enumerate(logs, 1)])
-
-    async def delete(self, request: Request) -> Response:
-        """Delete a run that has ended. Raises `NotFoundError`, `ConflictError`, `ValidationError` without a `runId`."""
-        await self._durably.delete_run(_run_id(request))
-        return Response.of_json({"success": True})
-
-    async def retry(self, request: Request) -> Response:
-        """Make a failed or cancelled run pending again.
-
-        Raises `NotFoundError`, `ConflictError`, `ValidationError` without a `runId`.
-        """
-        await self._durably.retry(_run_id(request))
-        return Response.of_json({"success": True})
-
-    async def retrigger(self, request: Request) -> Response:
-        """A fresh run like one that has ended: `{success, runId}`.
-
-        Raises `NotFoundError`, `ConflictError`, `ValidationError` without a `runId`.
-        """
-        run = await self._durably.retrigger(_run_id(request))
-        return Response.of_json({"success": True, "runId": run.id})
-
-    async def cancel(self, request: Request) -> Response:
-        """Cancel an active run. Raises `NotFoundError`, `ConflictError`, `ValidationError` without a `runId`."""
-        await self._durably.cancel(_run_id(request))
-        return Response.of_json({"success": True})
-
-    async def signal(self, request: Request) -> Response:
-        """Send a signal: `{name, payload?}`. Raises `NotFoundError`, `ConflictError`, `ValidationError`."""
-        body = _json(request)
-        if not isinstance(body, dict):
-            raise ValidationError("the body must be a JSON object")
-        name = body.get("name")
-        if not isinstance(name, str) or not name:
-            raise ValidationError("name, the signal's, is missing")
-        await self._durably.signal(_run_id(request), name, body.get("payload"))
-        return Response.of_json({"success": True})
-
-    async def jobs(self, _: Request) -> Response:
+    @endpoint("GET", "/jobs")
+    async def jobs(self, _: Call) -> Response:
         """The registered jobs: their names, and the JSON Schemas of their payloads."""
-        return Response.of_json([job_json(handle.definition) for handle in self._durably.jobs])
+        return Response.of_json([job_json(handle.definition) for handle in self.durably.jobs])
 
-    async def export(self, _: Request) -> Response:
-        """All of the database at one moment, as a SQLite file. Raises `StorageError` where nothing was ever stored."""
-        image = await self._durably.export()
+    @endpoint("GET", "/storage")
+    async def storage(self, _: Call) -> Response:
+        """Where the database is kept, and how it is there."""
+        return Response.of_json(storage_json(await self.durably.storage_info()))
+
+    @endpoint("GET", "/export")
+    async def export(self, call: Call) -> Response:
+        """All of the database at one moment, as a SQLite file."""
+        await call.access.export()
+        image = await self.durably.export()
         return Response(200, {"content-type": "application/vnd.sqlite3", "cache-control": "no-store"}, image)
 
-    async def storage(self, _: Request) -> Response:
-        """Where the database is kept, and how it is there: the fields of `StorageInfo`."""
-        return Response.of_json(storage_json(await self._durably.storage_info()))
+    @endpoint("GET", "/openapi.json")
+    async def openapi(self, call: Call) -> Response:
+        """This API, described in OpenAPI 3.1."""
+        from .openapi import openapi_document  # a page that is served by its worker has no use for it
 
-    async def subscribe(self, request: Request) -> Response:
+        summaries = {
+            (method, path): (work.__doc__ or "").partition("\n")[0]
+            for path, methods in ROUTES.items()
+            for method, work in methods.items()
+        }
+        return Response.of_json(openapi_document(summaries, call.request.path.removesuffix("/openapi.json")))
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    @endpoint("GET", "/subscribe")
+    async def subscribe(self, call: Call) -> Response:
         """Server-sent events of one run, from its present state to its end.
 
-        Raises `NotFoundError`, `ValidationError` without a `runId`.
+        204, upon which an `EventSource` stays away, for a client that has heard the end already.
         """
-        run_id = _run_id(request)
-        if await self._durably.get_run(run_id) is None:
-            raise NotFoundError(f"there is no run {run_id}")
-        return event_stream(self._durably.subscribe(run_id))
+        run = await self._run(call, "subscribe")
+        if run.is_terminal and end_was_heard(from_datetime(run.updated_at), last_heard(call.request)):
+            return Response(204)
+        return self._streams.of(self.durably.subscribe(run.id))
 
-    async def runs_subscribe(self, request: Request) -> Response:
-        """Server-sent events of all runs from now on, or of those of the `jobName`s and with the `label.KEY`s given."""
-        job_names, labels = request.query.get("jobName"), _labels(request.query)
+    @endpoint("GET", "/runs/subscribe")
+    async def runs_subscribe(self, call: Call) -> Response:
+        """Server-sent events of all runs from now on, or of those of the `jobName`s and with the `label.KEY`s given.
 
-        def wanted(event: Event) -> bool:
-            of_job = job_names is None or event.job_name in job_names
-            return of_job and labels.items() <= dict(event.labels).items()
+        A client that comes back is first told the present state of the runs that are active and of those that ended
+        since it heard the last event.
+        """
+        wanted = await call.access.events(run_filter(call.request))
+        heard = last_heard(call.request)
 
-        return event_stream(EventTap(self._durably.on, wanted))
+        async def missed() -> list[Event]:
+            events = [] if heard is None else await self.durably.present_events(to_datetime(heard))
+            return [event for event in events if _is_wanted(event, wanted)]
+
+        return await self._streams.of_all(self.durably.on, lambda event: _is_wanted(event, wanted), missed)
 
 
-def _json(request: Request) -> Any:
+def _is_wanted(event: Event, wanted: RunFilter) -> bool:
+    job_names = [wanted.job_name] if isinstance(wanted.job_name, str) else wanted.job_name
+    is_of_job = job_names is None or event.job_name in job_names
+    return is_of_job and wanted.labels.items() <= dict(event.labels).items()
+
+
+def _require_size(size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise HTTPError(413, f"the body has more than {limit} bytes")
+
+
+def _allowed_work(request: Request, path: str, methods: dict[str, Work]) -> Work:
+    work = methods.get(request.method.upper())
+    if work is None:
+        allowed = ", ".join(methods)
+        raise HTTPError(405, f"{path} takes {allowed}, not {request.method}", {"allow": allowed})
+    return work
+
+
+def _arguments(function: Callable[..., Any]) -> int:
+    """Whether it takes the request: 0 or 1."""
     try:
-        return json.loads(request.body)
-    except (ValueError, RecursionError) as error:
-        raise ValidationError(f"the body is not JSON: {error}") from error
-
-
-def _run_id(request: Request) -> str:
-    values = request.query.get("runId", [])
-    if len(values) != 1 or not values[0]:
-        raise ValidationError("the query must have one runId")
-    return values[0]
-
-
-def _labels(query: dict[str, list[str]]) -> dict[str, str]:
-    return {name.removeprefix("label."): values[-1] for name, values in query.items() if name.startswith("label.")}
-
-
-def _whole_number(query: dict[str, list[str]], name: str) -> int | None:
-    values = query.get(name)
-    if values is None:
-        return None
-    if not values[-1].isascii() or not values[-1].isdigit() or len(values[-1]) > 15:
-        raise ValidationError(f"{name} must be a whole number from 0 on, got {values[-1]!r}")
-    return int(values[-1])
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return 0
+    return 1

@@ -6,7 +6,11 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+from ..errors import ValidationError
+
+MOST_PARAMETERS = 200
 
 
 class Headers(Mapping[str, str]):
@@ -30,7 +34,7 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class Request:
-    """`url` is absolute, or a path with its query."""
+    """`url` is absolute, or a path with its query; as it was sent, with nothing decoded."""
 
     method: str
     url: str
@@ -42,18 +46,30 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path of the URL, without host and query."""
-        return urlsplit(self.url).path
+        """The path of the URL, without host and query, with nothing decoded. Raises `ValidationError` for no URL."""
+        return self._parts.path
 
     @property
     def query(self) -> dict[str, list[str]]:
-        """Each parameter of the query with all its values."""
-        return parse_qs(urlsplit(self.url).query, keep_blank_values=True)
+        """Each parameter of the query with all its values. Raises `ValidationError` for no UTF-8, or too many."""
+        try:
+            return parse_qs(self._parts.query, keep_blank_values=True, errors="strict", max_num_fields=MOST_PARAMETERS)
+        except ValueError as error:
+            raise ValidationError(f"the query cannot be read: {error}") from error
+
+    @property
+    def _parts(self) -> SplitResult:
+        # What begins with two slashes is a path here, and no host's name.
+        url = f"http://path{self.url}" if self.url.startswith("/") else self.url
+        try:
+            return urlsplit(url)
+        except ValueError as error:
+            raise ValidationError(f"the URL cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
 class Response:
-    """`body` is bytes, or an async iterator of them for a stream without an end known."""
+    """`body` is bytes, or an async iterator of them for a stream without an end known, which has an `aclose`."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)

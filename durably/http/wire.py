@@ -13,15 +13,15 @@ from ..events import Event
 from ..jobs import JobDefinition
 from ..records import Log, Run, Step, StorageInfo
 
-_HIDDEN = {"idempotency_key", "concurrency_key", "worker_id", "generation", "heartbeat_at", "updated_at", "disposition"}
+HIDDEN = {"idempotency_key", "concurrency_key", "worker_id", "generation", "heartbeat_at", "updated_at", "disposition"}
 """What a run and its events keep to themselves: keys may be secrets, the rest is the workers' business."""
 
-_USER_DATA = {"payload", "output", "data", "labels"}
+USER_DATA = {"payload", "output", "data", "labels"}
 """Fields whose inside is the user's, and whose keys are left as they are."""
 
 
 def run_json(run: Run[Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in _fields(run) if name not in _HIDDEN}
+    shown = {name: value for name, value in _fields(run) if name not in HIDDEN}
     return {**_record(shown), "isTerminal": run.is_terminal, "isActive": run.is_active}
 
 
@@ -42,7 +42,7 @@ def storage_json(info: StorageInfo) -> dict[str, Any]:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    return {"type": event.type, **_record({name: value for name, value in _fields(event) if name not in _HIDDEN})}
+    return {"type": event.type, **_record({name: value for name, value in _fields(event) if name not in HIDDEN})}
 
 
 def _fields(record: Any) -> list[tuple[str, Any]]:
@@ -50,15 +50,15 @@ def _fields(record: Any) -> list[tuple[str, Any]]:
 
 
 def _record(values: dict[str, Any]) -> dict[str, Any]:
-    return {_camel(name): _plain(name, value) for name, value in values.items()}
+    return {camel(name): _plain(name, value) for name, value in values.items()}
 
 
 def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, datetime) and name not in _USER_DATA:
+    if isinstance(value, datetime) and name not in USER_DATA:
         return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.loads(to_json(value, fallback=repr, bytes_mode="base64", inf_nan_mode="strings"))
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)
