@@ -1,4 +1,4 @@
-"""Where the tests find what they share, and how hypothesis looks for counterexamples.
+"""Where the tests find what they share, how hypothesis looks for counterexamples, and that Ctrl-C can be tested.
 
 `contract_kit` and the like lie beside the tests. Counterexamples are looked for the same way each time, unless
 `DURABLY_EXPLORE` is set: a check that every change must pass may not depend on luck. `DURABLY_EXPLORE=50` draws 50
@@ -8,6 +8,7 @@ times as many examples, other ones each time.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -30,3 +31,7 @@ settings.register_profile(
     print_blob=False,
 )
 settings.load_profile("durably")
+
+# A shell lets what it runs in the background ignore Ctrl-C, and so would every program that a test starts from here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
