@@ -96,6 +96,49 @@ async def wait_event(clock: Clock, event: asyncio.Event, seconds: float) -> bool
     return event.is_set() or await finishes_within(clock, event.wait(), seconds)
 
 
+class Bell:
+    """Wakes one waiter, when it is rung or when it was silent for a while.
+
+    A wait that a ring ends costs one turn of the loop and no task: the timer goes on into the next wait. So the silence
+    after a ring may last up to twice as long as was asked for.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rings = 0
+        self._waiter: asyncio.Future[bool] | None = None
+        self._timer: asyncio.Task[None] | None = None
+
+    def ring(self) -> None:
+        """Wake the waiter, if there is one."""
+        self._rings += 1
+        self._wake(was_rung=True)
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait to be rung (true), or for `seconds` of silence (false)."""
+        if self._timer is None:
+            self._timer = asyncio.ensure_future(self._sound_after(seconds))
+        self._waiter = asyncio.get_running_loop().create_future()
+        return await self._waiter
+
+    def stop(self) -> None:
+        """Stop the timer: nobody will wait again."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _sound_after(self, seconds: float) -> None:
+        rings = None
+        while rings != self._rings:
+            rings = self._rings
+            await self._clock.sleep(seconds)
+        self._timer = None
+        self._wake(was_rung=False)
+
+    def _wake(self, *, was_rung: bool) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(was_rung)
+
+
 LAST_INSTANT = EpochMs(253_402_300_799_000)
 """The end of the year 9999, after which there is no `datetime`."""
 

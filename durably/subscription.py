@@ -8,14 +8,13 @@ neighbours, only after one more interval, in which their own word of it may come
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from .clock import Clock, wait_event
+from .clock import Bell, Clock
 from .errors import NotFoundError
 from .events import (
     TERMINAL_TYPES,
@@ -56,12 +55,12 @@ async def follow(
     `may_hear_of_it`: whether somebody may be about to tell what the row says already.
     """
     heard: deque[Event] = deque()
-    something = asyncio.Event()
+    bell = Bell(clock)
 
     def hear(event: Event) -> None:
         if event.run_id == run_id:
             heard.append(event)
-            something.set()
+            bell.ring()
 
     stop_hearing = bus.on("*", hear)
     told = _Told()
@@ -88,8 +87,7 @@ async def follow(
                 yield event
                 if event.type in TERMINAL_TYPES:
                     return
-            something.clear()
-            if await wait_event(clock, something, polling_interval):
+            if await bell.wait(polling_interval):
                 is_patient = True
                 continue
             run = await _require(find_run, run_id)
@@ -103,6 +101,7 @@ async def follow(
                 heard.extend(news)
     finally:
         stop_hearing()
+        bell.stop()
 
 
 def _is_by(moment: datetime, limit: datetime) -> bool:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "durably"
 LAYERS: list[set[str]] = [
     {"texts", "cards", "errors", "records", "events"},
     {"clock", "ids", "codec", "retry"},
-    {"database", "databases", "databases.sqlite", "databases.bridge", "databases.opfs"},
+    {"database", "databases", "databases.thread", "databases.sqlite", "databases.bridge", "databases.opfs"},
     {"queries", "ledger_queries", "rows", "store", "ledger", "migrations", "storage", "versions"},
     {
         "calls",

@@ -13,16 +13,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from ..clock import unbroken
 from ..database import OpenTransaction, Result, Row, Statement
 from ..errors import StorageError, StorageFullError, ValidationError
 from ..events import logger
 from ..records import StorageInfo
+from .thread import WorkThread
 
 BUSY_TIMEOUT_SECONDS = 10.0
 BUSY_PAUSE_SECONDS = 0.01
@@ -42,7 +41,7 @@ class SQLiteDatabase:
         self._name = name
         self._synchronous = "PRAGMA synchronous=FULL" if durability == "full" else "PRAGMA synchronous=NORMAL"
         self._connection: sqlite3.Connection | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: WorkThread | None = None
         self._turn = asyncio.Lock()
         self._is_full = False
 
@@ -108,7 +107,7 @@ class SQLiteDatabase:
             if self._name == ":memory:" or self._thread is None:
                 return
             await self._on_thread(self._close)
-            self._thread.shutdown()
+            self._thread.end()
             self._thread = None
 
     async def dump(self) -> bytes:
@@ -133,10 +132,8 @@ class SQLiteDatabase:
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="durably-sqlite")
-        # A statement under way cannot be called back; its end is awaited, so that the next one finds the
-        # connection at rest.
-        return await unbroken(asyncio.get_running_loop().run_in_executor(self._thread, self._translated, work))
+            self._thread = WorkThread("durably-sqlite")
+        return await self._thread.do(lambda: self._translated(work))
 
     def _translated(self, work: Callable[[], T]) -> T:
         try:
