@@ -6,9 +6,12 @@ import asyncio
 import inspect
 import re
 import sys
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from .database import Database, Params, Row, Transaction
 from .errors import DurablyError
@@ -25,6 +28,12 @@ INTERRUPTED_SECONDS = 5.0
 
 executing_run: ContextVar[str | None] = ContextVar("durably_executing_run", default=None)
 """The run whose code the present task executes; tasks that it starts inherit it."""
+
+QUICK_SECONDS = 0.02
+"""Others may wait so long for the store without anybody noticing."""
+
+_quick: WeakSet[Any] = WeakSet()
+"""The code of plain functions that were quick when they were last called, and are called without further ado."""
 
 HAS_THREADS = sys.platform != "emscripten"
 
@@ -73,9 +82,24 @@ async def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     if HAS_THREADS:
         value = await asyncio.to_thread(_without_stop_iteration, fn, args, kwargs)
     else:
-        async with database.at_rest():
-            value = fn(*args, **kwargs)
+        value = await _call_at_rest(fn, args, kwargs, database)
     return await value if inspect.isawaitable(value) else value
+
+
+async def _call_at_rest(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], database: Database
+) -> Any:
+    """Call a function that may block the loop for long, so that others can write meanwhile; which takes some ms."""
+    code = getattr(fn, "__code__", None)
+    async with nullcontext() if code in _quick else database.at_rest():
+        began = time.monotonic()
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            if time.monotonic() - began > QUICK_SECONDS:
+                _quick.discard(code)
+            elif code is not None:
+                _quick.add(code)
 
 
 async def call_in_place(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -92,5 +116,5 @@ def _without_stop_iteration(fn: Callable[..., Any], args: tuple[Any, ...], kwarg
         raise RuntimeError("the step raised StopIteration") from error
 
 
-WHERE_USERS_CODE_BEGINS = frozenset({interruptible.__code__, call.__code__, call_in_place.__code__})
+WHERE_USERS_CODE_BEGINS = frozenset({one.__code__ for one in (interruptible, call, _call_at_rest, call_in_place)})
 """What of durably is on the stack next to a job's or step's own code."""

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
-from typing import NewType, Protocol, TypeVar
+from typing import Any, NewType, Protocol, TypeVar
 
 EpochMs = NewType("EpochMs", int)
 
@@ -96,6 +96,11 @@ async def wait_event(clock: Clock, event: asyncio.Event, seconds: float) -> bool
     return event.is_set() or await finishes_within(clock, event.wait(), seconds)
 
 
+def bare_future() -> asyncio.Future[Any]:
+    """A future of the running loop. Those that Pyodide's loop makes cost it a turn more, to count them."""
+    return asyncio.Future(loop=asyncio.get_running_loop())
+
+
 class Bell:
     """Wakes one waiter, when it is rung or when it was silent for a while.
 
@@ -118,7 +123,7 @@ class Bell:
         """Wait to be rung (true), or for `seconds` of silence (false)."""
         if self._timer is None:
             self._timer = asyncio.ensure_future(self._sound_after(seconds))
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = bare_future()
         return await self._waiter
 
     def stop(self) -> None:

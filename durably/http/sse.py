@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Protocol
 from weakref import WeakSet
 
-from ..clock import Clock, EpochMs, from_datetime
+from ..clock import Clock, EpochMs, bare_future, from_datetime
 from ..events import TERMINAL_TYPES, Event, logger
 from .message import Request, Response
 from .throttle import Throttle
@@ -134,12 +134,15 @@ class _Feed:
         yield b": listening\nretry: %d\n\n" % COME_BACK_MS
         self._begin(self._beat())
         while True:
-            while self._ready:
-                yield self._framed(self._ready.popleft())
-            if self._is_over:
+            if self._ready:
+                frames = [self._framed(event) for event in self._ready]
+                self._ready.clear()
+                yield b"".join(frames)
+            elif self._is_over:
                 break
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
+            else:
+                self._reader = bare_future()
+                await self._reader
         if self._error is not None:
             raise self._error
 

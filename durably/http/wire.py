@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pydantic_core import to_json
@@ -45,8 +46,15 @@ def event_json(event: Event) -> dict[str, Any]:
     return {"type": event.type, **_record({name: value for name, value in _fields(event) if name not in HIDDEN})}
 
 
+_names: dict[type, list[str]] = {}
+"""The fields of each kind of record, which `dataclasses` would gather anew each time."""
+
+
 def _fields(record: Any) -> list[tuple[str, Any]]:
-    return [(field.name, getattr(record, field.name)) for field in dataclasses.fields(record)]
+    kind = type(record)
+    if kind not in _names:
+        _names[kind] = [field.name for field in dataclasses.fields(kind)]
+    return [(name, getattr(record, name)) for name in _names[kind]]
 
 
 def _record(values: dict[str, Any]) -> dict[str, Any]:
@@ -54,11 +62,14 @@ def _record(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
+    if value is None or type(value) in (str, int, bool):
+        return value
     if isinstance(value, datetime) and name not in USER_DATA:
         return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.loads(to_json(value, fallback=repr, bytes_mode="base64", inf_nan_mode="strings"))
 
 
+@cache
 def camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)
