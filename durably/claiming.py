@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from .chores import Chores
 from .clock import LAST_INSTANT, EpochMs, unbroken
+from .database import Statement
 from .events import RunFailed, RunStale, logger
 from .jobs import Registry
 from .liveness import Liveness
@@ -21,6 +22,7 @@ from .migrations import require_known
 from .records import RunStatus
 from .rows import Lost, StoredRun
 from .services import Services
+from .store import claim_statement
 
 BEFORE_ALL = EpochMs(-1)
 
@@ -58,7 +60,23 @@ class Claimer:
         self._rules = rules
         self._wake = wake
         self._latest = LAST_INSTANT
+        self._more_wait = False
+        """Whether the last claim was limited by the slots that were free."""
         self._sign: asyncio.Task[None] | None = None
+
+    def next_claim(self, slots: int) -> Statement | None:
+        """What claims the next runs in the commit that ends one; `None` where that would not be worth it.
+
+        What it claims is to be given to `note_claimed`. This worker has shown that it lives: it has a run.
+        """
+        now = self._services.clock.now()
+        if slots <= 0 or not self._more_wait or now < self._latest:
+            return None
+        return claim_statement(self._worker_id, self._registry.names, slots, overdue=self._overdue(now), now=now)
+
+    def note_claimed(self, number: int, slots: int) -> None:
+        """So many runs were claimed by `next_claim`, of those that there was room for."""
+        self._more_wait = number == slots
 
     def show(self) -> None:
         """Begin to show that this worker lives, so that it need not be waited for when there is a run to claim."""
@@ -85,7 +103,7 @@ class Claimer:
         store, now, names = self._services.store, self._services.clock.now(), self._registry.names
         # So it is at the first look: nobody knows how the clock was when the runs were stored.
         is_set_back = now < self._latest
-        overdue = EpochMs(now - int(self._rules.stale_threshold * 1000))
+        overdue = self._overdue(now)
         glance = await store.glance(self._worker_id, mine, names, overdue=overdue, now=now)
         require_known(store.database.name, glance.schema_version)
         if glance.claimable and slots() > 0:
@@ -117,6 +135,7 @@ class Claimer:
             now=now,
         )
         self._latest = now
+        self._more_wait = 0 < number == len(claimed)
         if is_set_back and not is_worth_it:
             return await self.take(mine, slots)  # there may be something to claim now
         for stored in freed:
@@ -124,6 +143,9 @@ class Claimer:
         return claimed
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _overdue(self, now: EpochMs) -> EpochMs:
+        return EpochMs(now - int(self._rules.stale_threshold * 1000))
 
     async def _shown(self) -> None:
         sign = self._sign

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from enum import Enum
 from typing import Any
 
 from .calls import executing_run, interruptible
 from .clock import finishes_within, unbroken
+from .database import Statement
 from .deadlines import Deadline, deadline
 from .errors import (
     DurablyError,
@@ -33,6 +34,9 @@ from .rows import Claim, StoredRun
 from .services import Services, ours
 from .session import Session
 from .step import Children, StepContext
+
+Finish = Callable[[Statement | None], Awaitable[tuple[StoredRun | None, list[StoredRun]]]]
+"""Writes the end of a run, and claims others by the statement: `Store.finish`."""
 
 
 class Interruption(Enum):
@@ -56,7 +60,9 @@ class Execution:
         worker_id: str,
         keep_steps: bool,
         is_shutting_down: Callable[[], bool],
+        finish: Callable[[Finish], Awaitable[StoredRun | None]],
     ) -> None:
+        """`finish` writes the run's completion; it may have that claim the next runs."""
         self.stored = stored
         self._services = services
         self._children = children
@@ -64,6 +70,7 @@ class Execution:
         self._worker_id = worker_id
         self._keep_steps = keep_steps
         self._is_shutting_down = is_shutting_down
+        self._finish = finish
         self._session: Session | None = None
         self._watch: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
@@ -193,13 +200,16 @@ class Execution:
     async def _complete(self, session: Session, output: str) -> None:
         self._stop_watching()
         await session.settle()
-        stored = await self._services.store.finish(
-            session.claim,
-            RunStatus.COMPLETED,
-            output=output,
-            progress=session.progress.take(),
-            keep_steps=self._keep_steps,
-            now=self._services.clock.now(),
+        stored = await self._finish(
+            lambda claim_next: self._services.store.finish(
+                session.claim,
+                RunStatus.COMPLETED,
+                output=output,
+                progress=session.progress.take(),
+                keep_steps=self._keep_steps,
+                claim_next=claim_next,
+                now=self._services.clock.now(),
+            )
         )
         if stored is not None:
             assert stored.completed_at is not None, "a finished run has its time"
@@ -227,7 +237,7 @@ class Execution:
         failed_step = session.failed_step(error) if session else None
         if session is not None:
             await session.settle()
-        stored = await self._services.store.finish(
+        stored, _ = await self._services.store.finish(
             self.claim,
             RunStatus.FAILED,
             error=text,

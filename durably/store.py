@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from . import queries as sql
 from .clock import EpochMs
-from .database import Database, Statement, Transaction, Value
+from .database import Database, Row, Statement, Transaction, Value
 from .errors import LeaseLostError
 from .ledger_queries import ANY_SCHEDULE_DUE
 from .records import RunStatus
@@ -161,18 +161,10 @@ class Store:
         if orphaned:
             statements.append(Statement(sql.UNPARK, {"workers": json_list(orphaned)}))
         if slots > 0:
-            wanted: dict[str, Value] = {
-                "worker_id": worker_id,
-                "job_names": json_list(job_names),
-                "slots": slots,
-                "overdue": overdue,
-                "now": now,
-            }
-            statements.append(Statement(sql.CLAIM, wanted))
+            statements.append(claim_statement(worker_id, job_names, slots, overdue=overdue, now=now))
         results = await self.database.execute(*statements)
         freed = [stored_run(row) for result in results[before : before + len(lost)] for row in result.rows]
-        claimed = [stored_run(row) for row in results[-1].rows] if slots > 0 else []
-        return freed, sorted(claimed, key=lambda run: (-run.priority, run.run_at, run.id))
+        return freed, in_order_of_claim(results[-1].rows) if slots > 0 else []
 
     async def unpark(self, workers: Collection[str]) -> int:
         """Let anyone claim the runs that are parked in these workers; how many there are."""
@@ -274,9 +266,13 @@ class Store:
         failed_step_name: str | None = None,
         progress: str | None = None,
         keep_steps: bool = True,
+        claim_next: Statement | None = None,
         now: EpochMs,
-    ) -> StoredRun | None:
-        """End the run as completed or failed; `None` when the claim is lost."""
+    ) -> tuple[StoredRun | None, list[StoredRun]]:
+        """End the run as completed or failed, and claim others with `claim_next` in the same commit.
+
+        The run, `None` when its claim is lost; and those that were claimed.
+        """
         params: dict[str, Value] = {
             "status": status.value,
             "output": output,
@@ -292,12 +288,33 @@ class Store:
         ]
         if not keep_steps:
             statements.append(Statement(sql.DELETE_STEPS_OF_COMPLETED, fence(claim)))
-        result, *_ = await self.database.execute(*statements)
-        return stored_run(result.rows[0]) if result.rows else None
+        if claim_next is not None:
+            statements.append(claim_next)
+        result, *_, last = await self.database.execute(*statements)
+        claimed = [] if claim_next is None else in_order_of_claim(last.rows)
+        return stored_run(result.rows[0]) if result.rows else None, claimed
 
     async def _fenced(self, query: str, claim: Claim, params: dict[str, Value]) -> bool:
         [result] = await self.database.execute(Statement(query, fence(claim) | params))
         return result.changes == 1
+
+
+def claim_statement(
+    worker_id: str, job_names: Collection[str], slots: int, *, overdue: EpochMs, now: EpochMs
+) -> Statement:
+    """What claims up to `slots` runs, as `Store.take` says."""
+    wanted: dict[str, Value] = {
+        "worker_id": worker_id,
+        "job_names": json_list(job_names),
+        "slots": slots,
+        "overdue": overdue,
+        "now": now,
+    }
+    return Statement(sql.CLAIM, wanted)
+
+
+def in_order_of_claim(rows: Sequence[Row]) -> list[StoredRun]:
+    return sorted(map(stored_run, rows), key=lambda run: (-run.priority, run.run_at, run.id))
 
 
 async def put_step_in(tx: Transaction, claim: Claim, checkpoint: Checkpoint) -> bool:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from .chores import Chores
 from .claiming import Claimer, ClaimRules
 from .clock import EpochMs, finishes_within, wait_event
 from .errors import SchemaVersionError, describe
 from .events import WorkerFailed, logger
-from .execution import Execution, Interruption
+from .execution import Execution, Finish, Interruption
 from .jobs import Registry
 from .liveness import Liveness
 from .rows import StoredRun
@@ -78,6 +79,8 @@ class Worker:
         self._heartbeats: asyncio.Task[None] | None = None
         self._head_start: asyncio.TimerHandle | None = None
         self._told_at_work: set[str] = set()
+        self._passed_on: set[str] = set()
+        """Runs that have ended and whose slot the next run has already."""
         self._idle_since: EpochMs | None = None
         self._claims_in_doubt = asyncio.Event()
         self._stop_beat: Callable[[], None] | None = None
@@ -264,10 +267,30 @@ class Worker:
 
             begun = [self._begin(stored) for stored in await self._claimer.take(self._at_work(), free)]
             await self._rest_when_idle(self._services.clock.now())
-            if (at_work := set(self._at_work())) != self._told_at_work:
-                self._told_at_work = at_work
-                self._liveness.executes(at_work)
+            self._tell_at_work()
             return begun
+
+    def _tell_at_work(self) -> None:
+        if (at_work := set(self._at_work())) != self._told_at_work:
+            self._told_at_work = at_work
+            self._liveness.executes(at_work)
+
+    async def _finish(self, run_id: str, finish: Finish) -> StoredRun | None:
+        """Write the end of a run; where more are known to wait, the next are claimed by the same commit, and begun."""
+        slots = self._options.max_concurrent_runs - len(self._at_work()) + 1
+        is_looking = self.is_started and not self._stopping and self._head_start is None
+        claim_next = self._claimer.next_claim(slots) if is_looking and not self._turn.locked() else None
+        if claim_next is None:
+            return (await finish(None))[0]
+        async with self._turn:
+            stored, claimed = await finish(claim_next)
+            self._claimer.note_claimed(len(claimed), slots)
+            for each in claimed:
+                self._begin(each)
+            if claimed:
+                self._passed_on.add(run_id)
+            self._tell_at_work()
+        return stored
 
     def _begin(self, stored: StoredRun) -> Execution:
         parked = self._active.get(stored.id)
@@ -287,6 +310,7 @@ class Worker:
             worker_id=self.id,
             keep_steps=self._options.preserve_steps,
             is_shutting_down=self._is_shutting_down,
+            finish=partial(self._finish, stored.id),
         )
         self._active[stored.id] = execution
         task = execution.start()
@@ -302,7 +326,10 @@ class Worker:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._report(error, f"executing run {run_id}")
-        self.wake()
+        if run_id in self._passed_on:
+            self._passed_on.remove(run_id)
+        else:
+            self.wake()
 
     async def _heartbeat_loop(self) -> None:
         while True:

@@ -165,3 +165,67 @@ async def test_a_wait_for_something_that_has_come_costs_one_claim() -> None:
     done = await found(durably, run)
     assert (done.generation, done.output) == (4, [5, "ding"])
     await durably.stop()
+
+
+@contract
+async def test_the_next_run_is_claimed_by_the_commit_that_ends_one() -> None:
+    """With one slot a run of one step costs two commits and no look; the order is that of any claim."""
+    executed = []
+
+    @job
+    async def tiny(step: StepContext, payload: int) -> int:
+        executed.append(payload)
+        return await step.run("only", lambda: payload)
+
+    database = CountingDatabase()
+    durably = create_durably(database, jobs=[tiny], max_concurrent_runs=1, clock=ManualClock())
+    await durably.migrate()
+    # Two of three share a key, which the commit that ends the one before them frees.
+    await durably.jobs.tiny.batch_trigger(
+        [Trigger(n, concurrency_key=f"key-{n // 3}" if n % 3 else None, priority=-(n % 5)) for n in range(40)]
+    )
+    database.calls.clear()
+    durably.start()
+    await until(lambda: len(executed) == 40)
+    await durably.stop()
+    assert executed == sorted(range(40), key=lambda n: (n % 5, n))
+    assert {run.status for run in await durably.get_runs()} == {RunStatus.COMPLETED}
+    writes = [call for call in database.calls if "UPDATE" in call]
+    assert len(writes) <= 2 * 40 + 2
+    assert len(database.calls) - len(writes) <= 6, "looks are made at the beginning and at the end"
+
+
+@contract
+async def test_what_is_stopped_claims_no_next_run() -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    @job
+    async def held(step: StepContext, payload: int) -> int:
+        begun.set()
+        await go.wait()
+        return payload
+
+    durably = create_durably(":memory:", jobs=[held], max_concurrent_runs=1, clock=ManualClock())
+    await durably.migrate()
+    runs = await durably.jobs.held.batch_trigger(range(3))
+    durably.start()
+    await begun.wait()
+    stopping = asyncio.ensure_future(durably.stop())
+    await asyncio.sleep(0)
+    go.set()
+    await stopping
+    assert [(await found(durably, run.id)).status for run in runs] == ["completed", "pending", "pending"]
+
+
+@contract
+async def test_a_run_claimed_by_hand_brings_no_other_with_it() -> None:
+    @job
+    async def tiny(step: StepContext, payload: int) -> int:
+        return payload
+
+    durably = create_durably(":memory:", jobs=[tiny], clock=ManualClock())
+    await durably.migrate()
+    await durably.jobs.tiny.batch_trigger(range(3))
+    assert await durably.process_one()
+    assert len(await durably.get_runs(status="completed")) == 1
+    await durably.stop()
