@@ -64,13 +64,15 @@ class Claimer:
         """Whether the last claim was limited by the slots that were free."""
         self._sign: asyncio.Task[None] | None = None
 
-    def next_claim(self, slots: int) -> Statement | None:
-        """What claims the next runs in the commit that ends one; `None` where that would not be worth it.
+    def next_claim(self, slots: int, *, is_sure: bool) -> Statement | None:
+        """What claims runs in a commit that is made anyway; `None` where that would not be worth it, or not safe.
 
-        What it claims is to be given to `note_claimed`. This worker has shown that it lives: it has a run.
+        `is_sure`: there is one to claim; else it is worth it where the last claim left some. What it claims is to be
+        given to `note_claimed`.
         """
         now = self._services.clock.now()
-        if slots <= 0 or not self._more_wait or now < self._latest:
+        is_shown = self._sign is not None and self._sign.done() and not self._sign.cancelled()
+        if slots <= 0 or not (is_sure or self._more_wait) or now < self._latest or not is_shown:
             return None
         return claim_statement(self._worker_id, self._registry.names, slots, overdue=self._overdue(now), now=now)
 

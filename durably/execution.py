@@ -11,7 +11,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from .calls import executing_run, interruptible
 from .clock import finishes_within, unbroken
@@ -35,8 +35,10 @@ from .services import Services, ours
 from .session import Session
 from .step import Children, StepContext
 
-Finish = Callable[[Statement | None], Awaitable[tuple[StoredRun | None, list[StoredRun]]]]
-"""Writes the end of a run, and claims others by the statement: `Store.finish`."""
+Written = TypeVar("Written")
+
+Write = Callable[[Statement | None], Awaitable[tuple[Written, list[StoredRun]]]]
+"""Makes a commit, in which runs are claimed by the statement: what was written, and what was claimed."""
 
 
 class Interruption(Enum):
@@ -60,7 +62,7 @@ class Execution:
         worker_id: str,
         keep_steps: bool,
         is_shutting_down: Callable[[], bool],
-        finish: Callable[[Finish], Awaitable[StoredRun | None]],
+        finish: Callable[[Write[StoredRun | None]], Awaitable[StoredRun | None]],
     ) -> None:
         """`finish` writes the run's completion; it may have that claim the next runs."""
         self.stored = stored

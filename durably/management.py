@@ -11,10 +11,11 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from . import codec
-from .clock import finishes_within, from_datetime, to_seconds
+from .clock import finishes_within, from_datetime, to_seconds, unbroken
 from .errors import ConflictError, NotFoundError, RunCancelledError, RunFailedError, ValidationError
 from .events import (
     ErrorHandler,
@@ -205,7 +206,7 @@ class Runs(Schedules):
         Raises `NotFoundError`, or `ConflictError` if the run has not ended.
         """
         stored = await self._require_ended(run_id, "retriggered")
-        [(fresh, _)] = await self._services.store.enqueue([self._copy_of(stored)], self._services.clock.now())
+        [(fresh, _)], _ = await self._services.store.enqueue([self._copy_of(stored)], self._services.clock.now())
         return self._announced(fresh)
 
     async def fork(self, run_id: str, from_step: str) -> Run[Any]:
@@ -277,7 +278,10 @@ class Runs(Schedules):
         if not wanted:
             return []
         runs = []
-        enqueued = await self._services.store.enqueue(wanted, now)
+        # Not broken off between the commit and the beginning of what it claims.
+        enqueued, begun = await unbroken(
+            self._worker.with_claim(partial(self._services.store.enqueue, wanted, now), is_sure=True)
+        )
         for (definition, _), new_run, (stored, what) in zip(triggers, wanted, enqueued, strict=True):
             run = replace(self._registry.typed(stored), disposition=what)
             runs.append(run)
@@ -286,7 +290,8 @@ class Runs(Schedules):
             elif what == "coalesced":
                 skipped = definition.load_payload(new_run.payload)
                 self._emit(RunCoalesced, stored, skipped_payload=skipped, skipped_labels=new_run.labels)
-        self._worker.wake()
+        if begun < len(runs):
+            self._worker.wake()
         return runs
 
     # -- inside ----------------------------------------------------------------------------------------

@@ -51,19 +51,24 @@ class Store:
 
     # -- runs ----------------------------------------------------------------------------------------
 
-    async def enqueue(self, runs: Sequence[NewRun], now: EpochMs) -> list[tuple[StoredRun, str]]:
-        """Store all runs, or none; for each the stored run and its disposition.
+    async def enqueue(
+        self, runs: Sequence[NewRun], now: EpochMs, claim: Statement | None = None
+    ) -> tuple[list[tuple[StoredRun, str]], list[StoredRun]]:
+        """Store all runs, or none, and claim some with `claim` in the same commit.
 
-        That is `created`, `idempotent` where its idempotency key was taken, or `coalesced`.
+        For each the stored run and its disposition: `created`, `idempotent` where its idempotency key was taken, or
+        `coalesced`. And the runs that were claimed, which need not be these.
         """
         batches = [insert_statements(run, now) for run in runs]
-        results = await self.database.execute(*(statement for batch in batches for statement in batch))
+        claims = [] if claim is None else [claim]
+        results = await self.database.execute(*(statement for batch in batches for statement in batch), *claims)
+        claimed = in_order_of_claim(results[-1].rows) if claims else []
         answers = []
         for run, batch in zip(runs, batches, strict=True):
             found, results = results[len(batch) - 1], results[len(batch) :]
             stored = stored_run(found.rows[0])
             answers.append((stored, disposition(run, stored)))
-        return answers
+        return answers, claimed
 
     async def find_run(self, run_id: str) -> StoredRun | None:
         [result] = await self.database.execute(Statement(sql.RUN_BY_ID, {"id": run_id}))

@@ -20,7 +20,7 @@ from .claiming import Claimer, ClaimRules
 from .clock import EpochMs, finishes_within, wait_event
 from .errors import SchemaVersionError, describe
 from .events import WorkerFailed, logger
-from .execution import Execution, Finish, Interruption
+from .execution import Execution, Interruption, Write, Written
 from .jobs import Registry
 from .liveness import Liveness
 from .rows import StoredRun
@@ -181,6 +181,25 @@ class Worker:
                 await self._stop_beat_beside_loop()
         return bool(begun)
 
+    async def with_claim(self, write: Write[Written], *, freed: int = 0, is_sure: bool = False) -> tuple[Written, int]:
+        """Make a commit, and let it claim runs, too, if this worker looks for some; they are begun.
+
+        `freed` is how many slots the commit frees; `is_sure` whether there is something to claim after it. What was
+        written, and how many runs were begun. They begin no sooner than whoever called this waits again.
+        """
+        slots = self._options.max_concurrent_runs - len(self._at_work()) + freed
+        is_looking = self.is_started and not self._stopping and self._head_start is None and not self._turn.locked()
+        claim = self._claimer.next_claim(slots, is_sure=is_sure) if is_looking else None
+        if claim is None:
+            return (await write(None))[0], 0
+        async with self._turn:
+            written, claimed = await write(claim)
+            self._claimer.note_claimed(len(claimed), slots)
+            for each in claimed:
+                self._begin(each)
+            self._tell_at_work()
+        return written, len(claimed)
+
     # -- inside ----------------------------------------------------------------------------------------
 
     def _beat_beside_loop(self) -> None:
@@ -275,21 +294,11 @@ class Worker:
             self._told_at_work = at_work
             self._liveness.executes(at_work)
 
-    async def _finish(self, run_id: str, finish: Finish) -> StoredRun | None:
-        """Write the end of a run; where more are known to wait, the next are claimed by the same commit, and begun."""
-        slots = self._options.max_concurrent_runs - len(self._at_work()) + 1
-        is_looking = self.is_started and not self._stopping and self._head_start is None
-        claim_next = self._claimer.next_claim(slots) if is_looking and not self._turn.locked() else None
-        if claim_next is None:
-            return (await finish(None))[0]
-        async with self._turn:
-            stored, claimed = await finish(claim_next)
-            self._claimer.note_claimed(len(claimed), slots)
-            for each in claimed:
-                self._begin(each)
-            if claimed:
-                self._passed_on.add(run_id)
-            self._tell_at_work()
+    async def _finish(self, run_id: str, write: Write[StoredRun | None]) -> StoredRun | None:
+        """Write the end of a run, and give its slot to the next one."""
+        stored, number = await self.with_claim(write, freed=1)
+        if number:
+            self._passed_on.add(run_id)
         return stored
 
     def _begin(self, stored: StoredRun) -> Execution:

@@ -229,3 +229,43 @@ async def test_a_run_claimed_by_hand_brings_no_other_with_it() -> None:
     assert await durably.process_one()
     assert len(await durably.get_runs(status="completed")) == 1
     await durably.stop()
+
+
+@contract
+async def test_the_commit_that_stores_a_run_claims_it_where_there_is_room() -> None:
+    """And its events come in the order in which all others come: it was triggered before it began."""
+
+    @job
+    async def tiny(step: StepContext, payload: int) -> int:
+        return payload
+
+    database, types = CountingDatabase(), []
+    durably = create_durably(database, jobs=[tiny], clock=ManualClock())
+    durably.on("*", lambda event: types.append(event.type))
+    async with durably:
+        await durably.jobs.tiny.trigger_and_wait(1)  # before its first run a worker has to show that it lives
+        database.calls.clear()
+        types.clear()
+        await durably.jobs.tiny.trigger_and_wait(2)
+        [stored] = [call for call in database.calls if "INSERT INTO durably_runs" in call]
+        assert "generation = generation + 1" in stored
+        assert database.claims() == 1
+        assert types == ["run:trigger", "run:start", "run:complete"]
+
+
+@contract
+async def test_a_trigger_claims_what_comes_first_and_not_what_it_stores() -> None:
+    order = []
+
+    @job
+    async def tiny(step: StepContext, payload: str) -> None:
+        order.append(payload)
+
+    durably = create_durably(":memory:", jobs=[tiny], max_concurrent_runs=1, clock=ManualClock())
+    async with durably:
+        await durably.jobs.tiny.trigger_and_wait("first")
+        await durably.jobs.tiny.trigger("later", delay=60)
+        urgent = Trigger("urgent", priority=1)
+        await durably.jobs.tiny.batch_trigger([Trigger("usual"), urgent])
+        await until(lambda: len(order) == 3)
+    assert order == ["first", "urgent", "usual"]

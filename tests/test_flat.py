@@ -74,7 +74,7 @@ async def stale_scan(store: Store, number: int) -> None:
 
 
 async def idempotency(store: Store, number: int) -> None:
-    [(found, disposition)] = await store.enqueue([new_run(10_000 + number, "key-1")], NOW)
+    [(found, disposition)], _ = await store.enqueue([new_run(10_000 + number, "key-1")], NOW)
     assert (found.id, disposition) == (f"00{1:024d}", "idempotent")
 
 
