@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from . import codec
-from .clock import finishes_within, from_datetime, to_seconds, unbroken
+from .clock import EpochMs, finishes_within, from_datetime, to_seconds, unbroken
 from .errors import ConflictError, NotFoundError, RunCancelledError, RunFailedError, ValidationError
 from .events import (
     ErrorHandler,
@@ -277,11 +277,17 @@ class Runs(Schedules):
         wanted = new_runs(triggers, self._services.ids, now, self._rules)
         if not wanted:
             return []
+        # Between the commit, the events that tell it and the beginning of what it claims nothing is broken off.
+        return await unbroken(self._store_all(triggers, wanted, now))
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    async def _store_all(
+        self, triggers: Sequence[JobTrigger], wanted: Sequence[NewRun], now: EpochMs
+    ) -> list[Run[Any]]:
         runs = []
-        # Not broken off between the commit and the beginning of what it claims.
-        enqueued, begun = await unbroken(
-            self._worker.with_claim(partial(self._services.store.enqueue, wanted, now), is_sure=True)
-        )
+        store = partial(self._services.store.enqueue, wanted, now)
+        enqueued, begun = await self._worker.with_claim(store, is_sure=True)
         for (definition, _), new_run, (stored, what) in zip(triggers, wanted, enqueued, strict=True):
             run = replace(self._registry.typed(stored), disposition=what)
             runs.append(run)
@@ -293,8 +299,6 @@ class Runs(Schedules):
         if begun < len(runs):
             self._worker.wake()
         return runs
-
-    # -- inside ----------------------------------------------------------------------------------------
 
     def _emit(self, kind: type[Event], stored: StoredRun, **facts: Any) -> None:
         about: dict[str, Any] = {"run_id": stored.id, "job_name": stored.job_name}

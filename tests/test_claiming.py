@@ -239,11 +239,13 @@ async def test_the_commit_that_stores_a_run_claims_it_where_there_is_room() -> N
     async def tiny(step: StepContext, payload: int) -> int:
         return payload
 
-    database, types = CountingDatabase(), []
-    durably = create_durably(database, jobs=[tiny], clock=ManualClock())
+    database, types, clock = CountingDatabase(), [], ManualClock()
+    durably = create_durably(database, jobs=[tiny], clock=clock, max_concurrent_runs=2)
     durably.on("*", lambda event: types.append(event.type))
     async with durably:
         await durably.jobs.tiny.trigger_and_wait(1)  # before its first run a worker has to show that it lives
+        await durably.get_runs()
+        await clock.advance(0)  # it has looked whether there is more to do
         database.calls.clear()
         types.clear()
         await durably.jobs.tiny.trigger_and_wait(2)
