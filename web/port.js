@@ -1,5 +1,5 @@
 /**
- * The page's end of its worker: HTTP over messages, and the worker's life.
+ * The page's end of its worker, and the worker's life. What the page asks of it goes through `requests.js`.
  *
  * The worker is booted here, and booted again where it has died, where it does not answer, and where the page comes
  * back from the back/forward cache. Its runs go on from their checkpoints by themselves. Of the requests under way
@@ -12,6 +12,7 @@ import { Deputy, pause } from "./deputize.js"
 import { DurablyError } from "./durably-error.js"
 import { allMarked, leaveMark, marked, UseMark } from "./marks.js"
 import { newPulse } from "./pulse.js"
+import { Requests } from "./requests.js"
 
 /** How long an urgent request waits for an answer before the worker is taken to be blocked. */
 const URGENT_PATIENCE_MS = 200
@@ -21,19 +22,11 @@ const INTERRUPT_PATIENCE_MS = 600
 const IGNORED_MS = 5000
 /** How long one that cannot be interrupted may be slow, and not blocked, before it is ended. */
 const SLOW_PATIENCE_MS = 300
-const JSON_HEADERS = { "content-type": "application/json" }
 
 /**
  * @typedef {{ database: string, durability: string, jobs: string[], packages: string[] }} Start
- * @typedef {{ method?: string, body?: string, signal?: AbortSignal }} Init
- * @typedef {{ method: string, url: string, body: string }} Request
- * @typedef {object} Waiting
- * @property {Request} request
- * @property {(response: Response) => void} answer
- * @property {(error: Error) => void} refuse
- * @property {ReadableStreamDefaultController<Uint8Array>} [stream]
- *
  * @typedef {import("./deputize.js").CancelledRun} CancelledRun
+ * @typedef {import("./requests.js").Init} Init
  */
 
 export class Port {
@@ -56,9 +49,9 @@ export class Port {
   /** That this page uses the database. */ #useMark
   /** Whether there may have been an unclean end: then the database is looked at before it is used. */ #isInDoubt
   /** Whether the mark stays when the page goes: something was damaged here. */ #keepsMark = false
-  #lastId = 0
-  /** @type {Map<number, Waiting>} */ #waiting = new Map()
-  #encoder = new TextEncoder()
+  #requests = new Requests((message) => {
+    if (this.#isReady) this.#worker.postMessage(message)
+  })
 
   /**
    * @param {Start} options
@@ -93,19 +86,9 @@ export class Port {
   }
 
   /** @param {string} path @param {Init} [init] @returns {Promise<Response>} */
-  send(path, { method = "GET", body = "", signal } = {}) {
+  send(path, init) {
     if (this.#closed === "yes") return Promise.reject(gone())
-    const id = ++this.#lastId
-    return new Promise((resolve, reject) => {
-      const request = { method, url: path, body }
-      this.#waiting.set(id, { request, answer: resolve, refuse: reject })
-      signal?.addEventListener("abort", () => {
-        this.#waiting.get(id)?.stream?.error(signal.reason)
-        reject(signal.reason)
-        this.#cancel(id)
-      })
-      if (this.#isReady) this.#post(id, request)
-    })
+    return this.#requests.send(path, init)
   }
 
   /**
@@ -143,17 +126,7 @@ export class Port {
     removeEventListener("pageshow", this.#comeBack)
     this.#endWorker()
     this.#leaveTabs()
-    this.#refuse(gone())
-  }
-
-  /** Give up on what waits. @param {DurablyError} error @param {(request: Request) => boolean} [isMeant] */
-  #refuse(error, isMeant = () => true) {
-    for (const [id, { request, refuse, stream }] of this.#waiting) {
-      if (!isMeant(request)) continue
-      this.#waiting.delete(id)
-      refuse(error)
-      stream?.error(error)
-    }
+    this.#requests.refuse(gone())
   }
 
   // -- the worker's life ------------------------------------------------------------------------------
@@ -184,7 +157,7 @@ export class Port {
         } else if (data.ready) {
           worker.onerror = null // from here on an error of the worker is the page's to see
           this.#isReady = true
-          for (const [id, { request }] of this.#waiting) this.#post(id, request)
+          this.#requests.postAll()
           resolve()
         } else {
           this.#receive(data)
@@ -200,7 +173,7 @@ export class Port {
   /** Boot another worker in the place of one that is gone. */
   #replace() {
     const lost = new DurablyError("ConnectionLostError", 503, "The worker ended before it answered; what was asked for may or may not have been done.")
-    this.#refuse(lost, ({ method }) => method !== "GET")
+    this.#requests.refuse(lost, ({ method }) => method !== "GET")
     this.#worker = this.#newWorker()
     this.#ready = this.#boot()
     this.#ready.catch((error) => {
@@ -333,13 +306,9 @@ export class Port {
 
   // -- messages ----------------------------------------------------------------------------------------
 
-  /** @param {number} id @param {Request} request */
-  #post(id, { method, url, body }) {
-    this.#worker.postMessage({ id, method, url, headers: JSON_HEADERS, body })
-  }
-
   /** @param {any} message */
-  #receive({ id, status, headers, body, stream, chunk, end, broken, ask, left, active, at, interrupts, worker, cancel, dead, sound }) {
+  #receive(message) {
+    const { ask, left, active, at, interrupts, worker, cancel, dead, sound } = message
     if (ask !== undefined) return this.#worker.postMessage({ told: ask, left: marked(left) })
     if (worker !== undefined) {
       this.#workerId = worker
@@ -350,29 +319,7 @@ export class Port {
     if (active !== undefined) return this.#noteActive(active, at)
     if (dead !== undefined) return this.#died()
     if (sound !== undefined) return this.#noteSoundness(sound)
-    const waiting = this.#waiting.get(id)
-    if (!waiting) return
-    if (stream) {
-      // A stream that was under way when its worker was replaced goes on: its reader sees the present state again.
-      if (!waiting.stream) this.#answerWithStream(id, waiting, status, headers)
-    } else if (chunk !== undefined) {
-      waiting.stream?.enqueue(this.#encoder.encode(chunk))
-    } else {
-      this.#waiting.delete(id)
-      if (end) waiting.stream?.close()
-      else if (broken) waiting.stream?.error(new DurablyError("DurablyError", 500, broken))
-      else if (waiting.stream) waiting.stream.error(new DurablyError(headers["durably-error"] ?? "DurablyError", status, JSON.parse(new TextDecoder().decode(body)).error))
-      else waiting.answer(new Response(body, { status, headers }))
-    }
-  }
-
-  /** @param {number} id @param {Waiting} waiting @param {number} status @param {Record<string, string>} headers */
-  #answerWithStream(id, waiting, status, headers) {
-    const chunks = new ReadableStream({
-      start: (controller) => void (waiting.stream = controller),
-      cancel: () => this.#cancel(id),
-    })
-    waiting.answer(new Response(chunks, { status, headers }))
+    this.#requests.receive(message)
   }
 
   /** Python is dead, the worker around it not: no mark is left, for this was a crash. */
@@ -393,11 +340,6 @@ export class Port {
   #noteSoundness(isSound) {
     this.#isInDoubt = this.#keepsMark = !isSound
     if (isSound) this.#useMark.settle()
-  }
-
-  /** @param {number} id */
-  #cancel(id) {
-    if (this.#waiting.delete(id) && this.#isReady) this.#worker.postMessage({ cancel: id })
   }
 }
 
