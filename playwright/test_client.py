@@ -87,6 +87,19 @@ def test_the_client_does_with_a_server_what_it_says(browser: Browser, api: Api) 
     api.wait_for_streams(0)
 
 
+def test_the_client_does_with_another_tabs_worker_what_it_says(browser: Browser, server: Server) -> None:
+    """By way of the site's service worker, as it would with a server."""
+    browser.expect_error("/api/durably/")  # a browser logs every refusal
+    server.put("/t/sw.js", 'importScripts("./durably/durably-sw.js")')
+    engine = browser.tab()
+    options = {"database": "app.sqlite3", "jobs": [f"./{JOBS.name}"], "serviceWorker": "./sw.js"}
+    engine.js("start", {"options": options})
+    tab = browser.tab()
+    tab.js("start", {"options": {"url": "/api/durably"}})
+    walk(tab)
+    assert tab.js("durably.storageInfo()")["kind"] == "opfs"
+
+
 def test_the_dashboard_shows_the_runs_of_a_server(browser: Browser, server: Server, api: Api) -> None:
     """With the attribute `url` alone, and live: what it begins goes on over there."""
     element = '<link rel="icon" href="data:,"><durably-dashboard url="/api/"></durably-dashboard>'

@@ -19,6 +19,8 @@ import { DurablyError } from "./durably-error.js"
 import { Events } from "./events.js"
 import { checked, overFetch, query } from "./http.js"
 import { Port } from "./port.js"
+import { greet, register } from "./registration.js"
+import { serve } from "./served.js"
 import { completedRun } from "./waiting.js"
 
 export { DurablyError }
@@ -32,6 +34,8 @@ export { DurablyError }
  * @property {(sentence: string) => void} [onBoot]  told what is happening while Python starts
  * @property {boolean} [persist]  whether to ask the browser never to delete this site's files by itself; default `true`
  * @property {string} [url]  the base URL of a durably server; the options above are the server's business then
+ * @property {string} [serviceWorker]  a script, relative to the page, that is or imports `durably-sw.js`: with it every page
+ *   below its folder can `fetch("/api/durably/...")` from this one. With `url`: the service worker is the server
  *
  * @typedef {import("./records.js").Abortable} Abortable
  * @typedef {import("./records.js").Disposition} Disposition
@@ -77,7 +81,10 @@ export async function connect(options) {
 
 /** @param {Options} options */
 async function connected(options) {
-  if (options.url !== undefined) return new Durably(overFetch(options.url))
+  if (options.url !== undefined) {
+    if (options.serviceWorker !== undefined) await greet(await register(options.serviceWorker))
+    return new Durably(overFetch(options.url))
+  }
   if (options.persist ?? true) askToPersist()
   const start = {
     database: options.database ?? "durably.sqlite3",
@@ -85,7 +92,7 @@ async function connected(options) {
     jobs: (options.jobs ?? []).map((file) => new URL(file, document.baseURI).href),
     packages: options.packages ?? [],
   }
-  const durably = Durably.overPort(start, options.onBoot)
+  const durably = Durably.overPort(start, options)
   await durably.ready
   return durably
 }
@@ -109,9 +116,10 @@ export class Trigger {
 export class Durably {
   #send
   /** @type {Port | null} */ #port = null
+  /** @type {Promise<void>} settles when the site's service worker can ask this page, or never will */ #isServed = Promise.resolve()
   /** @type {Map<string, Set<(event: DurablyEvent) => void>>} */ #listeners = new Map()
   /** @type {AbortController | null} */ #listening = null
-  /** What ends all that is under way with a server; the port sees to its own. */
+  /** What ends all that is under way with a server or a service worker; the port sees to its own. */
   #closing = new AbortController()
   /** @type {Promise<unknown>} settles when the listeners hear all that happens from then on */ #isHeard = Promise.resolve()
 
@@ -124,9 +132,9 @@ export class Durably {
 
   /**
    * A connection to a worker of this page, which is booting; `connect` waits for it.
-   * @param {import("./port.js").Start} start @param {((sentence: string) => void) | undefined} onBoot
+   * @param {import("./port.js").Start} start @param {Pick<Options, "onBoot" | "serviceWorker">} options
    */
-  static overPort(start, onBoot) {
+  static overPort(start, { onBoot, serviceWorker }) {
     /** @type {Durably} */ const durably = new Durably((path, init) => port.send(path, init))
     const port = new Port(start, {
       onBoot,
@@ -143,6 +151,7 @@ export class Durably {
         }),
     })
     durably.#port = port
+    if (serviceWorker !== undefined) durably.#isServed = serve(port, serviceWorker, durably.#closing.signal)
     return durably
   }
 
@@ -151,10 +160,13 @@ export class Durably {
     const port = this.#port
     return port === null
       ? Promise.resolve()
-      : port.ready.catch((error) => {
-          port.close()
-          throw error
-        })
+      : Promise.all([port.ready, this.#isServed]).then(
+          () => {},
+          (error) => {
+            this.close()
+            throw error
+          },
+        )
   }
 
   /**

@@ -121,9 +121,13 @@ function isLoss(error) {
   return error instanceof TypeError || (error instanceof DurablyError && error.name === "ConnectionLostError")
 }
 
-/** Whether it is no answer of durably's own: there is none, or it is that of a proxy whose server is away. @param {unknown} error */
+/**
+ * Whether it is no answer of durably's own: there is none, or it is that of a proxy whose server is away, or of a service
+ * worker that finds no tab with an engine.
+ * @param {unknown} error
+ */
 function mayPass(error) {
-  return isLoss(error) || (error instanceof DurablyError && error.name === "DurablyError" && [502, 503, 504].includes(error.status))
+  return isLoss(error) || (error instanceof DurablyError && ["DurablyError", "NoEngineError"].includes(error.name) && [502, 503, 504].includes(error.status))
 }
 
 /** @param {Response} response @returns {AsyncGenerator<DurablyEvent, void, void>} */

@@ -23,6 +23,42 @@ interface WorkerNavigator extends NavigatorLocks, NavigatorStorage {
   readonly userAgent: string;
 }
 
+/** The global object of a service worker, as far as it is used here. */
+interface ServiceWorkerGlobalScope extends EventTarget, WindowOrWorkerGlobalScope {
+  readonly clients: Clients;
+  readonly location: WorkerLocation;
+  readonly navigator: WorkerNavigator;
+  readonly registration: ServiceWorkerRegistration;
+  skipWaiting(): Promise<void>;
+  addEventListener(type: "install" | "activate", listener: (event: ExtendableEvent) => void): void;
+  addEventListener(type: "fetch", listener: (event: FetchEvent) => void): void;
+  addEventListener(type: "message", listener: (event: ExtendableMessageEvent) => void): void;
+}
+
+interface Client {
+  postMessage(message: unknown, transfer: Transferable[]): void;
+}
+
+interface Clients {
+  claim(): Promise<void>;
+  matchAll(options: { type: "window"; includeUncontrolled: boolean }): Promise<Client[]>;
+}
+
+interface ExtendableEvent extends Event {
+  waitUntil(work: Promise<unknown>): void;
+}
+
+interface ExtendableMessageEvent extends ExtendableEvent {
+  readonly data: any;
+  readonly source: Client | null;
+  readonly ports: readonly MessagePort[];
+}
+
+interface FetchEvent extends ExtendableEvent {
+  readonly request: Request;
+  respondWith(response: Promise<Response>): void;
+}
+
 interface FileSystemFileHandle {
   /** With the mode that lets several handles be open at once; browsers without it ignore the argument. */
   createSyncAccessHandle(options?: {

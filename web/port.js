@@ -80,6 +80,11 @@ export class Port {
     return this.#ready
   }
 
+  /** Whether there is a worker that can be spoken to, or else one is booting. */
+  get isReady() {
+    return this.#isReady
+  }
+
   /** When the worker began with a run, in ms since 1970. @param {string} runId @returns {number | null} */
   begunAt(runId) {
     return this.#begun.get(runId) ?? null

@@ -13,8 +13,8 @@ import { DurablyError } from "./durably-error.js"
 const JSON_HEADERS = { "content-type": "application/json" }
 
 /**
- * @typedef {{ method?: string, body?: string, signal?: AbortSignal }} Init
- * @typedef {{ method: string, url: string, body: string }} Request
+ * @typedef {{ method?: string, headers?: Record<string, string>, body?: string, signal?: AbortSignal }} Init  headers are by default those of JSON
+ * @typedef {{ method: string, url: string, headers: Record<string, string>, body: string }} Request
  *
  * @typedef {object} Waiting
  * @property {Request} request
@@ -35,10 +35,10 @@ export class Requests {
   }
 
   /** @param {string} path @param {Init} [init] @returns {Promise<Response>} */
-  send(path, { method = "GET", body = "", signal } = {}) {
+  send(path, { method = "GET", headers = JSON_HEADERS, body = "", signal } = {}) {
     const id = ++this.#lastId
     return new Promise((resolve, reject) => {
-      const request = { method, url: path, body }
+      const request = { method, url: path, headers, body }
       this.#waiting.set(id, { request, answer: resolve, refuse: reject })
       signal?.addEventListener("abort", () => {
         this.#waiting.get(id)?.stream?.error(signal.reason)
@@ -78,7 +78,7 @@ export class Requests {
       if (end) waiting.stream?.close()
       else if (broken) waiting.stream?.error(new DurablyError("DurablyError", 500, broken))
       else if (waiting.stream) waiting.stream.error(new DurablyError(headers["durably-error"] ?? "DurablyError", status, JSON.parse(new TextDecoder().decode(body)).error))
-      else waiting.answer(new Response(body, { status, headers }))
+      else waiting.answer(new Response(body.byteLength ? body : null, { status, headers })) // some statuses may have none
     }
   }
 
@@ -92,8 +92,8 @@ export class Requests {
   }
 
   /** @param {number} id @param {Request} request */
-  #postRequest(id, { method, url, body }) {
-    this.#post({ id, method, url, headers: JSON_HEADERS, body })
+  #postRequest(id, request) {
+    this.#post({ id, ...request })
   }
 
   /** @param {number} id */

@@ -31,6 +31,7 @@ OTHER_HOST = "durably.test"
 # No name but these leads anywhere, so that nothing can be fetched from the network, by a worker neither.
 HOSTS = f"--host-resolver-rules=MAP {OTHER_HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 WARNING = "console warning"
+UNREAD = "Failed to load ‘’. A ServiceWorker intercepted the request and encountered an unexpected error."
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows the latter is as deadly
 
 
@@ -280,8 +281,9 @@ class Browser:
 
     def _uncaught(self, error: str) -> None:
         # Firefox now and then reports an error with nothing in it after a worker was terminated. Where it comes from
-        # is not known; one that says anything at all is a problem.
-        if not (self.engine.kind == "firefox" and error == "undefined"):
+        # is not known; one that says anything at all is a problem. And it calls it an error of the service worker's
+        # when a page that reads a stream of it goes, or wants no more.
+        if not (self.engine.kind == "firefox" and (error == "undefined" or error == UNREAD)):
             self._problems.append(f"uncaught: {error}")
 
     def _requested(self, url: str) -> None:
