@@ -110,15 +110,32 @@ def test_every_page_can_ask_from_the_first_load_on(browser: Browser, ledger: Led
 
 @in_both
 def test_a_stream_goes_on_in_another_tab_when_the_one_that_sent_it_is_closed(browser: Browser, ledger: Ledger) -> None:
+    """The handler hears of it what a server would."""
     engine = engine_tab(browser)
     plain = plain_tab(browser)
     run_id = trigger(plain, "asks", {"ledger": ledger.url})
     plain.js("watch", run_id)
     plain.page.wait_for_function("seen.types.length > 0")
-    engine_tab(browser)
+    other = engine_tab(browser)
+    other.js(
+        """() => {
+          window.asked = []
+          const { postMessage } = Worker.prototype
+          Worker.prototype.postMessage = function (message, ...rest) {
+            if (message.url) asked.push(message)
+            return postMessage.call(this, message, ...rest)
+          }
+        }"""
+    )
+    told = plain.js("seen.lastId")
     browser.close(engine)
 
     plain.page.wait_for_function("seen.lost === 1 && seen.opened === 2")
+    [again] = other.js("asked")
+    assert (again["method"], again["url"]) == ("GET", f"/subscribe?runId={run_id}")
+    assert again["headers"]["accept"] == "text/event-stream"
+    # Chromium shows it to servers, but not to service workers.
+    assert again["headers"].get("last-event-id") == (told if browser.engine.kind == "firefox" else None)
     assert ask(plain, f"/signal?runId={run_id}", json={"name": "answer", "payload": "yes"})["status"] == 200
     assert wait_until_over(plain)[-1] == "run:complete"
     assert output_of(plain, run_id) == "yes"

@@ -11,20 +11,21 @@
  * durably's, or below the path that the query of the registered script names: `sw.js?base=/jobs`. A path without a slash
  * in front is relative to the folder: `sw.js?base=api/durably`, for a site that is not at the root of its origin.
  *
- * The browser ends a service worker whenever it likes (Firefox after a minute, whatever it is doing), so this one keeps
- * nothing: for each request it asks the windows of the origin anew who can answer, and the first that can does. Where
- * nobody comes forward for some seconds, and no engine is booting, the answer is 503 with a `NoEngineError`.
+ * The browser ends a service worker whenever it likes, so this one keeps nothing: for each request it asks the windows of
+ * the origin anew who can answer, and the first that can does. Where nobody comes forward for some seconds, and no engine
+ * is booting, the answer is 503 with a `NoEngineError`.
  *
  * An `EventSource` gives up for good where it gets a status other than 200, or where its stream breaks; after a stream
  * that ends it comes back by itself. So where there is no engine it gets a stream that is over at once, and where the tab
  * that sends one is closed, or a newer service worker takes over, the stream ends. What it gets then begins with the
- * present state of the run, so that nothing is missed.
+ * present state of the run, so that nothing is missed. (The header `Last-Event-ID` goes on to the handler where a service
+ * worker is shown it, as in Firefox; Chromium keeps it to itself.)
  *
  * To each window goes `{durably: scope, life}` with a port; `life` is a lock that this worker holds until it ends. What an
  * engine's page sends by that port is described in `served.js`. It is sent `{request: {method, path, headers, body}}` if it
  * is chosen, `{pull}` for each chunk of a stream, and `{over}` in the end, or when nothing is wanted of it.
  * A page sends `{durably: "hello"}` with a port when it offers an engine: it is answered `{hello}` once this worker
- * controls it, and is asked on behalf of every request that waits.
+ * controls it, and is asked on behalf of every request that waits. What else it sends only keeps this worker alive.
  */
 "use strict"
 {

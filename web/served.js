@@ -13,6 +13,9 @@
 import { DurablyError } from "./durably-error.js"
 import { greet, register } from "./registration.js"
 
+/** How often the service worker is told to go on. Firefox ends one that hears nothing for a minute, in the middle of a stream. */
+const GO_ON_MS = 20_000
+
 /**
  * @typedef {import("./port.js").Port} Port
  * @typedef {{ method: string, path: string, headers: Record<string, string>, body: ArrayBuffer | null }} Asked
@@ -34,7 +37,7 @@ export async function serve(port, file, closing) {
   }
   const hear = (/** @type {MessageEvent} */ { data, ports: [way] }) => {
     // The service worker of another folder of this origin asks, too, for a database of its own.
-    if (way && data?.durably === registration.scope) void new Answer(port, way, leaving.signal).give(data.life)
+    if (way && data?.durably === registration.scope) void new Answer(port, registration, way, leaving.signal).give(data.life)
   }
   container.addEventListener("message", hear, { signal: closing })
   container.startMessages()
@@ -46,13 +49,19 @@ export async function serve(port, file, closing) {
 /** One request's, from the offer to the end. */
 class Answer {
   #port
+  #registration
   #way
   #ending = new AbortController()
   /** @type {ReadableStreamDefaultReader<Uint8Array> | null} */ #reader = null
+  /** @type {ReturnType<typeof setInterval> | undefined} */ #goingOn
 
-  /** @param {Port} port @param {MessagePort} way  to the service worker @param {AbortSignal} left  aborts when the page is left */
-  constructor(port, way, left) {
+  /**
+   * @param {Port} port @param {ServiceWorkerRegistration} registration
+   * @param {MessagePort} way  to the service worker @param {AbortSignal} left  aborts when the page is left
+   */
+  constructor(port, registration, way, left) {
     this.#port = port
+    this.#registration = registration
     this.#way = way
     const end = () => this.#end()
     left.addEventListener("abort", end, { signal: this.#ending.signal })
@@ -86,10 +95,12 @@ class Answer {
   /** @param {Asked} asked */
   async #answer(asked) {
     const response = await this.#ask(asked).catch(problem)
+    if (this.#ending.signal.aborted) return
     const { status } = response
     const headers = Object.fromEntries(response.headers)
-    if (headers["content-type"] === "text/event-stream" && response.body) {
+    if (headers["content-type"]?.startsWith("text/event-stream") && response.body) {
       this.#reader = response.body.getReader()
+      this.#goingOn = setInterval(() => this.#registration.active?.postMessage({ durably: "go on" }), GO_ON_MS)
       this.#way.postMessage({ status, headers })
       return
     }
@@ -123,6 +134,7 @@ class Answer {
   }
 
   #end() {
+    clearInterval(this.#goingOn)
     this.#ending.abort(new DurablyError("ConnectionClosedError", 503, "Nobody waits for the answer any more."))
     this.#way.close()
   }
