@@ -137,9 +137,9 @@ def test_a_process_is_killed_at_random_moments(forks: Forks, place: Place, job: 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_on_one_file_are_killed_at_random_moments(forks: Forks, place: Place, count: int) -> None:
-    """Whoever is late here is not dead, so the leases are longer, and a dead one's runs wait a second."""
+    """Whoever is late here is not dead, so the leases are longer, and a dead one's runs wait two seconds."""
     randomness = random.Random(count)
-    options = {"heartbeat_interval": 0.2, "stale_threshold": 1.0, "max_concurrent_runs": SLOTS}
+    options = {"heartbeat_interval": 0.2, "stale_threshold": 2.0, "max_concurrent_runs": SLOTS}
     kills, runs, job = 0, 10, ["squares", "rows"][count // 4]
 
     def start() -> int:

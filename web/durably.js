@@ -200,8 +200,9 @@ export class Durably {
     const begin = this.#stream("/trigger/subscribe", { jobName, input, ...options })
     /** @type {import("./events.js").Reopen} */
     const reopen = async (signal, last) => {
-      if (!last?.runId) throw new DurablyError("DurablyError", 500, "The run was triggered, but its id was lost with the connection.")
-      return await this.#stream(`/subscribe?${query({ runId: last.runId })}`)(signal)
+      const runId = last.event?.runId
+      if (!runId) throw new DurablyError("DurablyError", 500, "The run was triggered, but its id was lost with the connection.")
+      return await this.#stream(`/subscribe?${query({ runId })}`)(signal)
     }
     return completedRun(this, (signal) => new Events(begin, { signal, reopen }), { timeout, onProgress, onLog, signal })
   }
@@ -306,8 +307,8 @@ export class Durably {
   }
 
   /**
-   * Call `listener` for each event of a type, or of any with `"*"`. What happens while a connection to a server is lost
-   * is not heard.
+   * Call `listener` for each event of a type, or of any with `"*"`. Of what happens while the connection to a
+   * server is lost it hears what has come of it: the present state of the runs that are active or have ended since.
    * @param {string} type @param {(event: DurablyEvent) => void} listener
    * @returns {() => void} the way to stop it
    */
@@ -349,12 +350,14 @@ export class Durably {
     this.#isHeard = Promise.race([opened, pause(HEARING_PATIENCE_MS)])
     const dispatch = async () => {
       const open = this.#stream("/runs/subscribe")
+      /** @type {import("./events.js").Reopen} */
+      const reopen = (signal, { id }) => this.#response("/runs/subscribe", { headers: { "last-event-id": id } }, signal)
       const opening = async (/** @type {AbortSignal} */ signal) => {
         const response = await open(signal)
         onOpen()
         return response
       }
-      const events = new Events(opening, { signal: listening.signal, reopen: this.#port ? null : open, isLast: () => false })
+      const events = new Events(opening, { signal: listening.signal, reopen: this.#port ? null : reopen, isLast: () => false })
       for await (const event of events) this.#dispatch(event)
     }
     dispatch()
@@ -406,12 +409,12 @@ export class Durably {
     return await abortable(async (signal) => read(await this.#response(path, ask, signal)), { signal })
   }
 
-  /** @param {string} path @param {{ body?: any, method?: string }} ask @param {AbortSignal} signal */
-  async #response(path, { body, method = body === undefined ? "GET" : "POST" }, signal) {
+  /** @param {string} path @param {{ body?: any, method?: string, headers?: Record<string, string> }} ask @param {AbortSignal} signal */
+  async #response(path, { body, method = body === undefined ? "GET" : "POST", headers }, signal) {
     // Of two requests to a server the second may be the faster: a listener would miss what it has done.
     if (method !== "GET" && !this.#port) await this.#isHeard
     const ending = this.#port ? signal : AbortSignal.any([signal, this.#closing.signal])
-    const init = { method, signal: ending, ...(body === undefined ? {} : { body: JSON.stringify(body) }) }
+    const init = { method, signal: ending, ...(headers ? { headers } : {}), ...(body === undefined ? {} : { body: JSON.stringify(body) }) }
     return await checked(await this.#send(path, init))
   }
 }

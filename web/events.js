@@ -10,7 +10,8 @@ import { DurablyError } from "./durably-error.js"
 /**
  * @typedef {import("./records.js").DurablyEvent} DurablyEvent
  * @typedef {(signal: AbortSignal) => Promise<Response>} Open  asks for a stream; rejects where it is refused
- * @typedef {(signal: AbortSignal, last: DurablyEvent | null) => Promise<Response>} Reopen
+ * @typedef {(signal: AbortSignal, last: Last) => Promise<Response>} Reopen
+ * @typedef {{ event: DurablyEvent | null, id: string }} Last  the last event that was heard, and the last id
  */
 
 /** How long after its loss a stream is asked for again; each time that it fails it is twice as long. */
@@ -90,11 +91,13 @@ export class Events {
  */
 async function* eventsOf(open, reopen, signal) {
   let response = await open(signal)
-  for (/** @type {DurablyEvent | null} */ let last = null; ; ) {
+  /** @type {Last} */ const last = { event: null, id: "" }
+  for (;;) {
     try {
-      for await (const event of eventsIn(response)) {
-        last = event
-        yield event
+      for await (const { id, event } of framesIn(response)) {
+        last.id = id ?? last.id
+        last.event = event ?? last.event
+        if (event) yield event
       }
     } catch (error) {
       if (signal.aborted || !reopen || !isLoss(error)) throw error
@@ -104,7 +107,7 @@ async function* eventsOf(open, reopen, signal) {
   }
 }
 
-/** @param {Reopen} reopen @param {AbortSignal} signal @param {DurablyEvent | null} last */
+/** @param {Reopen} reopen @param {AbortSignal} signal @param {Last} last */
 async function reopened(reopen, signal, last) {
   for (let rest = FIRST_PAUSE_MS; ; rest = Math.min(2 * rest, LONGEST_PAUSE_MS)) {
     await pause(rest, signal)
@@ -130,8 +133,8 @@ function mayPass(error) {
   return isLoss(error) || (error instanceof DurablyError && ["DurablyError", "NoEngineError"].includes(error.name) && [502, 503, 504].includes(error.status))
 }
 
-/** @param {Response} response @returns {AsyncGenerator<DurablyEvent, void, void>} */
-async function* eventsIn(response) {
+/** @param {Response} response @returns {AsyncGenerator<{ id: string | undefined, event: DurablyEvent | null }, void, void>} */
+async function* framesIn(response) {
   let text = ""
   const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).pipeThrough(/** @type {any} */ (new TextDecoderStream())).getReader()
   for (;;) {
@@ -140,8 +143,10 @@ async function* eventsIn(response) {
     const frames = (text + value).split("\n\n")
     text = /** @type {string} */ (frames.pop())
     for (const frame of frames) {
-      const data = frame.split("\n").filter((line) => line.startsWith("data:"))
-      if (data.length) yield JSON.parse(data.map((line) => line.slice(5)).join("\n"))
+      const lines = frame.split("\n")
+      const data = lines.filter((line) => line.startsWith("data:")).map((line) => line.slice(5))
+      const id = lines.find((line) => line.startsWith("id:"))?.slice(3).trim()
+      yield { id, event: data.length ? JSON.parse(data.join("\n")) : null }
     }
   }
 }

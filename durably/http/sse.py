@@ -61,6 +61,7 @@ class EventStreams:
     ) -> Response:
         """A response that sends what was `missed`, then every event that `is_wanted` from now on."""
         feed = self._feed()
+        feed.begin_now()
         tap = _Tap(on, is_wanted, feed)
         try:
             feed.put_before(await missed())
@@ -113,6 +114,10 @@ class _Feed:
             self.end()
         self._wake()
 
+    def begin_now(self) -> None:
+        """Tell the client the present moment as the id that it has heard: before it nothing is told."""
+        self._last_id = self._clock.now() * IDS_PER_MS
+
     def put_before(self, events: list[Event]) -> None:
         """Have events sent before those that wait already."""
         self._ready.extendleft(reversed(events))
@@ -131,7 +136,8 @@ class _Feed:
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """What is sent, to the end."""
         # At once, so that a client knows it is heard before anything happens.
-        yield b": listening\nretry: %d\n\n" % COME_BACK_MS
+        since = b"id: %d\n" % self._last_id if self._last_id else b""
+        yield b": listening\nretry: %d\n%b\n" % (COME_BACK_MS, since)
         self._begin(self._beat())
         while True:
             if self._ready:
