@@ -6,14 +6,14 @@ As `store`: each operation is one atomic batch, instants come from the caller.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 from . import ledger_queries as book
 from . import queries as sql
 from .clock import EpochMs
 from .database import Database, Statement, Value
-from .rows import Checkpoint, Claim, NewRun, StoredRun, stored_run
+from .rows import Checkpoint, Claim, NewRun, StoredRun, json_list, stored_run
 from .store import fence, insert_statements
 
 
@@ -100,9 +100,21 @@ class Ledger:
         [result] = await self._database.execute(Statement(sql.DELETE_RUN, {"id": run_id}))
         return stored_run(result.rows[0]) if result.rows else None
 
-    async def ended_since(self, since: EpochMs, limit: int) -> list[StoredRun]:
-        """Terminal runs that ended then or later, the latest first."""
-        [result] = await self._database.execute(Statement(sql.ENDED_SINCE, {"since": since, "limit": limit}))
+    async def ended_since(
+        self, since: EpochMs, after: str, *, job_names: Collection[str] | None, labels: dict[str, str], limit: int
+    ) -> list[StoredRun]:
+        """Terminal runs that ended then, with an id behind `after`, or later: the `limit` earliest of them, in order.
+
+        `job_names=None` means any.
+        """
+        params: dict[str, Value] = {
+            "since": since,
+            "after": after,
+            "job_names": None if job_names is None else json_list(job_names),
+            "labels": json.dumps(labels),
+            "limit": limit,
+        }
+        [result] = await self._database.execute(Statement(sql.ENDED_SINCE, params))
         return [stored_run(row) for row in result.rows]
 
     async def count_ended(self, older_than: EpochMs) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -41,6 +41,9 @@ from .views import log_view, step_view
 from .worker import Worker
 
 _MOST_ROWS = 2**63 - 1
+
+_ENDED_AT_ONCE = 100
+"""Runs that are read at a time where there may be any number of them."""
 """SQLite knows no larger number."""
 
 
@@ -159,17 +162,37 @@ class Runs(Schedules):
             polling_interval=self._polling_interval,
         )
 
-    async def present_events(self, since: datetime, limit: int = 1000) -> list[Event]:
+    async def present_events(
+        self,
+        since: datetime,
+        *,
+        job_name: str | Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 1000,
+    ) -> AsyncGenerator[Event, None]:
         """What has become of runs since a moment (aware), told as events: for who has not heard them happen.
 
-        That is the present state of the `limit` newest runs that are active and of the `limit` latest that have ended
-        since, oldest first. Raises `ValueError` for a moment without a time zone.
+        That is the end of each run that has ended since, in their order, then the present state of the `limit` newest
+        that are active, oldest first; of those alone that `get_runs` would find by `job_name` and `labels`. Raises
+        `ValueError` for a moment without a time zone.
         """
-        active = await self.get_runs(status=[RunStatus.PENDING, RunStatus.RUNNING], limit=limit)
-        ended = await self._services.ledger.ended_since(from_datetime(since), limit)
-        runs = [*map(self._registry.typed, ended), *active]
-        events = [event for run in runs for event in present_state(run, self._services.bus.sequence)]
-        return sorted(events, key=lambda event: event.timestamp)
+        moment, after = from_datetime(since), ""
+        job_names = None if job_name is None else _several(job_name)
+        wanted = dict(labels or {})
+        while ended := await self._services.ledger.ended_since(
+            moment, after, job_names=job_names, labels=wanted, limit=_ENDED_AT_ONCE
+        ):
+            for stored in ended:
+                for event in present_state(self._registry.typed(stored), self._services.bus.sequence):
+                    yield event
+            assert ended[-1].completed_at is not None, "a run that has ended has its time"
+            moment, after = ended[-1].completed_at, ended[-1].id
+        active = await self.get_runs(
+            status=[RunStatus.PENDING, RunStatus.RUNNING], job_name=job_name, labels=labels, limit=limit
+        )
+        for run in reversed(active):
+            for event in present_state(run, self._services.bus.sequence):
+                yield event
 
     # -- changing --------------------------------------------------------------------------------------
 

@@ -340,8 +340,16 @@ DELETE FROM durably_runs WHERE id IN (
 RETURNING *
 """
 
+# A page of them: those behind the moment and the id that the page before it ended with.
 ENDED_SINCE = """SELECT * FROM durably_runs
-WHERE completed_at IS NOT NULL AND completed_at >= :since ORDER BY completed_at DESC LIMIT :limit"""
+WHERE completed_at IS NOT NULL AND completed_at >= :since AND (completed_at, id) > (:since, :after)
+  AND (:job_names IS NULL OR job_name IN (SELECT value FROM json_each(:job_names)))
+  AND NOT EXISTS (
+    SELECT 1 FROM json_each(:labels) AS wanted
+    WHERE NOT EXISTS (
+      SELECT 1 FROM durably_run_labels AS label
+      WHERE label.run_id = durably_runs.id AND label.key = wanted.key AND label.value = wanted.value))
+ORDER BY completed_at, id LIMIT :limit"""
 
 COUNT_ENDED = """SELECT count(*) FROM durably_runs
 WHERE completed_at IS NOT NULL AND completed_at < :older_than"""

@@ -7,6 +7,7 @@ name that only pretends to be this machine's, is refused. For more, write the fe
 from __future__ import annotations
 
 import argparse
+import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,7 @@ def serve_verb(options: argparse.Namespace, terminal: Terminal) -> int:
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
-    listening = config.bind_socket()
+    listening = _listening(options.host, options.port)
     host = f"[{options.host}]" if ":" in options.host else options.host
     port = listening.getsockname()[1]
     jobs = ", ".join(sorted(job.name for job in durably.jobs))
@@ -84,6 +85,15 @@ def _durably_of(file: str, job_files: list[Path]) -> Durably:
     if not list(durably.jobs):
         raise ValidationError(f"there are no jobs in {', '.join(map(str, job_files))}: define some with @job")
     return durably
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise DurablyError(f"port {port} of {host} is taken; --port takes another one, or 0 for any") from None
+        raise DurablyError(f"cannot listen at {host}, port {port}: {error.strerror}") from None
 
 
 def only_own_pages(host: str) -> Callable[[Request], None]:

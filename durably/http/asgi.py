@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import describe
+from ..errors import DurablyError, ValidationError, describe
 from ..events import logger
 from .handler import DurablyHandler
 from .message import Request, Response
@@ -41,7 +41,7 @@ def durably_app(
             request = await _request(scope, receive, handler.max_body_size)
             if request is not None:
                 root = scope.get("root_path", "").rstrip("/")
-                await _respond(await handler.handle(request, _base_of(request.path, root, base)), receive, send)
+                await _respond(await handler.handle(request, _base_of(request, root, base)), receive, send)
         else:
             await send({"type": "websocket.close"})  # which is how a handshake is refused
 
@@ -55,7 +55,8 @@ async def _live(handler: DurablyHandler, receive: Receive, send: Send, stop_time
         try:
             await handler.durably.init()
         except Exception as error:  # noqa: BLE001 - the server says it, and ends
-            logger.exception("durably could not start")
+            if not isinstance(error, DurablyError):  # whose sentence is enough
+                logger.exception("durably could not start")
             await send({"type": "lifespan.startup.failed", "message": f"durably could not start: {describe(error)}"})
             return
         await send({"type": "lifespan.startup.complete"})
@@ -88,14 +89,19 @@ def _headers(scope: Scope) -> Mapping[str, str]:
     return headers
 
 
-def _base_of(path: str, root: str, base: str) -> str:
+def _base_of(request: Request, root: str, base: str) -> str:
     """What of the path comes before the endpoint's: a mount's own path will do, with or without `base` behind it."""
+    try:
+        path = request.path
+    except ValidationError:  # which the handler answers
+        return base
     candidates = [root + base, base, root] if root else [base]
     return next((each for each in candidates if path.startswith(f"{each}/")), base)
 
 
 async def _respond(response: Response, receive: Receive, send: Send) -> None:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.items()]
+    # An error's class, or what a hook puts there, may have a name that no header can have.
+    headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in response.headers.items()]
     if isinstance(response.body, bytes):
         if response.status != 204:
             headers.append((b"content-length", b"%d" % len(response.body)))

@@ -23,7 +23,7 @@ from ..records import Run
 from .auth import Access, Auth, HTTPError, RunFilter, TriggerRequest
 from .message import Request, Response
 from .reading import json_body, run_filter, run_id, run_page, signal_body, trigger_request
-from .sse import EventStreams, end_was_heard, last_heard
+from .sse import EventStreams, end_was_heard, last_heard, missed_since
 from .wire import job_json, log_json, run_json, step_json, storage_json
 
 MOST_BYTES = 10_000_000
@@ -325,17 +325,17 @@ class DurablyHandler:
     async def runs_subscribe(self, call: Call) -> Response:
         """Server-sent events of all runs from now on, or of those of the `jobName`s and with the `label.KEY`s given.
 
-        A client that comes back is first told the present state of the runs that are active and of those that ended
-        since it heard the last event.
+        A client that comes back is first told the ends of the runs that ended since it heard the last event, or a few
+        seconds before that, and the present state of those that are active.
         """
         wanted = await call.access.events(run_filter(call.request))
         heard = last_heard(call.request)
-
-        async def missed() -> list[Event]:
-            events = [] if heard is None else await self.durably.present_events(to_datetime(heard))
-            return [event for event in events if _is_wanted(event, wanted)]
-
-        return await self._streams.of_all(self.durably.on, lambda event: _is_wanted(event, wanted), missed)
+        missed = None
+        if heard is not None:
+            missed = self.durably.present_events(
+                to_datetime(missed_since(heard)), job_name=wanted.job_name, labels=wanted.labels
+            )
+        return self._streams.of_all(self.durably.on, lambda event: _is_wanted(event, wanted), missed)
 
 
 def _is_wanted(event: Event, wanted: RunFilter) -> bool:

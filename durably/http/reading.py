@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from ..errors import ValidationError
@@ -25,7 +26,7 @@ TRIGGER_FIELDS = {
 def json_body(request: Request) -> Any:
     """The body, which is JSON in UTF-8."""
     try:
-        value = json.loads(request.body.decode("utf-8"), parse_constant=_refuse)
+        value = json.loads(request.body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValidationError(f"the body is not JSON: {error}") from error
     if _is_deep(value):
@@ -118,3 +119,10 @@ def _is_deep(value: Any) -> bool:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"JSON has no {constant}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number

@@ -1,8 +1,9 @@
 """Server-sent events: what `EventSource` reads (html.spec.whatwg.org, section 9.2).
 
-The `id` of an event tells its moment: milliseconds since 1970, times 1000, counted on where several share one. It grows
-from event to event, and outlives the server that gave it, so that a client which comes back with its `Last-Event-ID`
-can be told what is different since then, by whichever process serves the database now.
+The `id` of an event tells its moment: milliseconds since 1970, times 1000, counted on where several share one; that of
+a run's end is odd, all others are even. It grows from event to event, and outlives the server that gave it, so that a
+client which comes back with its `Last-Event-ID` can be told what is different since then, by whichever process serves
+the database now.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import aclosing
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from ..clock import Clock, EpochMs, bare_future, from_datetime
 from ..events import TERMINAL_TYPES, Event, logger
@@ -28,7 +30,12 @@ COME_BACK_MS = 1000
 
 IDS_PER_MS = 1000
 
+TOLD_WITHIN_MS = 15_000
+"""An end is told when it is stored, which may be so much later than the moment that it has: a database that others
+write to is waited for. Other events, with later moments, may have been told before it."""
+
 On = Callable[[str, Callable[[Event], None]], Callable[[], None]]
+Missed = AsyncGenerator[Event, None]
 
 
 class EventStreams:
@@ -56,19 +63,12 @@ class EventStreams:
             feed.put(event)
         return _response(feed, _Gathering(events, feed))
 
-    async def of_all(
-        self, on: On, is_wanted: Callable[[Event], bool], missed: Callable[[], Awaitable[list[Event]]]
-    ) -> Response:
+    def of_all(self, on: On, is_wanted: Callable[[Event], bool], missed: Missed | None) -> Response:
         """A response that sends what was `missed`, then every event that `is_wanted` from now on."""
         feed = self._feed()
-        feed.begin_now()
-        tap = _Tap(on, is_wanted, feed)
-        try:
-            feed.put_before(await missed())
-        except BaseException:
-            await tap.close()
-            raise
-        return _response(feed, tap)
+        if missed is None:  # else the client keeps the id that it has until it is told more
+            feed.begin_now()
+        return _response(feed, _Tap(on, is_wanted, feed), missed)
 
     def _feed(self) -> _Feed:
         feed = _Feed(self._clock, Throttle(self._throttle_ms), self._heartbeat)
@@ -76,16 +76,21 @@ class EventStreams:
         return feed
 
 
-def last_heard(request: Request) -> EpochMs | None:
-    """The moment of the last event that the client has heard; `None` where it heard none of ours."""
+def last_heard(request: Request) -> int | None:
+    """The id of the last event that the client has heard; `None` where it heard none of ours."""
     event_id = request.headers.get("last-event-id", "")
     is_ours = event_id.isascii() and event_id.isdigit() and len(event_id) <= 17
-    return EpochMs(int(event_id) // IDS_PER_MS) if is_ours else None
+    return int(event_id) if is_ours else None
 
 
-def end_was_heard(ended_at: EpochMs, heard: EpochMs | None) -> bool:
-    """Whether a client that heard what was then has been told the end: an end's id is that of the next millisecond."""
-    return heard is not None and heard > ended_at
+def end_was_heard(ended_at: EpochMs, heard: int | None) -> bool:
+    """Whether the last that a client heard of a run which ended then is that end, and not one before a retry."""
+    return heard is not None and heard % 2 == 1 and heard // IDS_PER_MS >= ended_at
+
+
+def missed_since(heard: int) -> EpochMs:
+    """The moment since which runs may have ended untold to a client that heard this last."""
+    return EpochMs(max(heard // IDS_PER_MS - TOLD_WITHIN_MS, 0))
 
 
 class _Feed:
@@ -102,8 +107,15 @@ class _Feed:
         self._error: BaseException | None = None
         self._last_id = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be put into it."""
+        return self._is_over
+
     def put(self, event: Event) -> None:
-        """Have an event sent."""
+        """Have an event sent, unless it is over."""
+        if self._is_over:
+            return
         self._ready.extend(self._throttle.take(event, self._clock.now()))
         if self._throttle.next_at is not None and not self._is_releasing:
             self._is_releasing = True
@@ -118,10 +130,6 @@ class _Feed:
         """Tell the client the present moment as the id that it has heard: before it nothing is told."""
         self._last_id = self._clock.now() * IDS_PER_MS
 
-    def put_before(self, events: list[Event]) -> None:
-        """Have events sent before those that wait already."""
-        self._ready.extendleft(reversed(events))
-
     def end(self, error: BaseException | None = None) -> None:
         """Let it end behind what is ready, with an error if there is one."""
         if not self._is_over:
@@ -133,12 +141,16 @@ class _Feed:
         for alarm in self._alarms:
             alarm.cancel()
 
-    async def frames(self) -> AsyncGenerator[bytes, None]:
-        """What is sent, to the end."""
+    async def frames(self, missed: Missed | None) -> AsyncGenerator[bytes, None]:
+        """What is sent, to the end: what was `missed`, read no quicker than it is sent, comes first."""
         # At once, so that a client knows it is heard before anything happens.
         since = b"id: %d\n" % self._last_id if self._last_id else b""
         yield b": listening\nretry: %d\n%b\n" % (COME_BACK_MS, since)
         self._begin(self._beat())
+        if missed is not None:
+            async with aclosing(missed):
+                async for event in missed:
+                    yield self._framed(event)
         while True:
             if self._ready:
                 frames = [self._framed(event) for event in self._ready]
@@ -178,8 +190,8 @@ class _Feed:
     def _framed(self, event: Event | bytes) -> bytes:
         if isinstance(event, bytes):
             return event
-        moment = from_datetime(event.timestamp) + (event.type in TERMINAL_TYPES)
-        self._last_id = max(self._last_id + 1, moment * IDS_PER_MS)
+        event_id = max(self._last_id + 1, from_datetime(event.timestamp) * IDS_PER_MS)
+        self._last_id = event_id + (event_id % 2 != (event.type in TERMINAL_TYPES))
         data = json.dumps(event_json(event), ensure_ascii=False, allow_nan=False)
         return f"id: {self._last_id}\ndata: {data}\n\n".encode("utf-8", "backslashreplace")
 
@@ -189,6 +201,10 @@ class _Source(Protocol):
 
     def start(self) -> None: ...
 
+    def stop(self) -> None:
+        """Listen no more, where that can be done at once."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -196,13 +212,19 @@ class _Tap:
     """All events, from the moment this is made."""
 
     def __init__(self, on: On, is_wanted: Callable[[Event], bool], feed: _Feed) -> None:
-        self._stop = on("*", lambda event: feed.put(event) if is_wanted(event) else None)
+        def hear(event: Event) -> None:
+            if is_wanted(event):
+                feed.put(event)
+            if feed.is_over:  # a client that is cut off may not read on for long, and need not be listened for
+                self.stop()
+
+        self.stop = on("*", hear)
 
     def start(self) -> None:
         pass  # it hears already: between the request and the first read nothing may be missed
 
     async def close(self) -> None:
-        self._stop()
+        self.stop()
 
 
 class _Gathering:
@@ -220,6 +242,12 @@ class _Gathering:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        await self._close_events()
+
+    def stop(self) -> None:
+        pass  # nothing refers to an iterator that nobody reads: the event loop closes it
+
+    async def _close_events(self) -> None:
         close = getattr(self._events, "aclose", None)
         if close is not None:
             await close()
@@ -228,6 +256,9 @@ class _Gathering:
         try:
             async for event in self._events:
                 self._feed.put(event)
+                if self._feed.is_over:  # cut off
+                    await self._close_events()
+                    break
         except Exception as error:  # noqa: BLE001 - it is the reader's, who raises it
             self._feed.end(error)
         else:
@@ -237,9 +268,11 @@ class _Gathering:
 class _Body:
     """The body of a stream: closing it, read or not, stops what fills it."""
 
-    def __init__(self, feed: _Feed, source: _Source) -> None:
+    def __init__(self, feed: _Feed, source: _Source, missed: Missed | None) -> None:
+        self._feed = feed
         self._source = source
-        self._frames = _frames(feed, source)
+        self._frames = _frames(feed, source, missed)
+        finalize(self, source.stop).atexit = False  # for who forgets to close what is never read
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -249,20 +282,22 @@ class _Body:
 
     async def aclose(self) -> None:
         await self._frames.aclose()
+        self._feed.silence()
         await self._source.close()
 
 
-def _response(feed: _Feed, source: _Source) -> Response:
+def _response(feed: _Feed, source: _Source, missed: Missed | None = None) -> Response:
     headers = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
-    return Response(200, headers, _Body(feed, source))
+    return Response(200, headers, _Body(feed, source, missed))
 
 
-async def _frames(feed: _Feed, source: _Source) -> AsyncGenerator[bytes, None]:
+async def _frames(feed: _Feed, source: _Source, missed: Missed | None) -> AsyncGenerator[bytes, None]:
     # A generator, which the event loop closes where its reader has gone without a word.
     source.start()
     try:
-        async for frame in feed.frames():
-            yield frame
+        async with aclosing(feed.frames(missed)) as frames:
+            async for frame in frames:
+                yield frame
     finally:
         feed.silence()
         await source.close()
