@@ -34,7 +34,7 @@ def import_job_file(file: Path) -> ModuleType:
     except SyntaxError as error:
         line = (error.text or "").strip()
         raise ValidationError(f"{file.name}, line {error.lineno}: {error.msg}: {line}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         where = f"{file.name}, line {places[-1]}" if places else file.name
         raise ValidationError(f"{where}: {type(error).__name__}: {describe(error)}") from error

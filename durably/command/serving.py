@@ -10,8 +10,9 @@ import argparse
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ..engine import Durably, create_durably
 from ..errors import DurablyError, ValidationError
@@ -23,7 +24,7 @@ from ..texts import printable
 from .terminal import Terminal
 
 API = "/api/durably"
-GRACE_SECONDS = 2
+GRACE_SECONDS = 1
 """How long is waited for requests, and then for runs, that are under way when the server is to stop."""
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, to warn
@@ -71,7 +72,8 @@ def serve_verb(options: argparse.Namespace, terminal: Terminal) -> int:
             await super().shutdown(sockets)
 
     server = Server(config)
-    server.run([listening])
+    with suppress(SystemExit):  # its way to end when it could not start, which it has said
+        server.run([listening])
     return 0 if server.started else 1
 
 
@@ -103,20 +105,23 @@ def only_own_pages(host: str) -> Callable[[Request], None]:
 
     def authenticate(request: Request) -> None:
         asked = request.headers.get("host", "")
-        if not is_open and _name_of(f"//{asked}") not in names:
+        if not is_open and _parts_of(f"//{asked}").hostname not in names:
             raise HTTPError(403, f"this server is not {printable(asked)!r}")  # a name that was made to lead here
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != asked:
+        # What a page only shows (an image, a script) has no origin; a browser then says by the other where it is from.
+        is_own = request.headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+        if not is_own or (origin is not None and _parts_of(origin).netloc != asked):
             raise HTTPError(403, "pages of other sites are not served")
 
     return authenticate
 
 
-def _name_of(url: str) -> str | None:
+def _parts_of(url: str) -> SplitResult:
+    """The parts of a URL; all empty for what is none."""
     try:
-        return urlsplit(url).hostname
+        return urlsplit(url)
     except ValueError:
-        return None
+        return urlsplit("")
 
 
 def with_dashboard(api: ASGIApp) -> ASGIApp:
