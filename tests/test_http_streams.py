@@ -464,7 +464,7 @@ async def test_a_stream_that_is_not_read_or_not_closed_leaves_no_listener_behind
                     await response.body.aclose()  # type: ignore[union-attr]
                     assert listeners(durably) == before
                 del response
-                gc.collect()
+                gc.collect(1)  # they are young
                 await until(lambda: listeners(durably) == before)
     assert len(handler._streams._feeds) == 0
     await durably.stop()

@@ -16,6 +16,9 @@ __all__ = ["durably_app"]
 
 STOP_SECONDS = 10.0
 
+CHUNKS_IN_A_ROW = 4
+"""After so many the event loop has a turn: others are waiting, and only then does it hear that the client has gone."""
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -125,8 +128,12 @@ async def _stream(status: int, headers: list[tuple[bytes, bytes]], chunks: Async
     """Send what comes, each chunk when the one before it is on its way: who reads slowly is sent no more meanwhile."""
     try:
         await send({"type": "http.response.start", "status": status, "headers": headers})
+        number = 0
         async for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            number += 1
+            if number % CHUNKS_IN_A_ROW == 0:
+                await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b""})
     except OSError:
         pass  # the client has gone: some servers tell it so (ASGI's HTTP specification 2.4)
