@@ -81,7 +81,7 @@ class Reader:
 
     @property
     def told(self) -> list[Told]:
-        return [parsed(frame) for frame in self.frames if frame.startswith(b"id:")]
+        return [parsed(frame) for frame in b"".join(self.frames).split(b"\n\n") if frame.startswith(b"id:")]
 
     @property
     def types(self) -> list[str]:
@@ -99,8 +99,8 @@ class Reader:
 
 
 def parsed(frame: bytes) -> Told:
-    first, second, *rest = frame.decode().split("\n")
-    assert (first[:4], second[:6], rest) == ("id: ", "data: ", ["", ""])
+    first, second = frame.decode().split("\n")
+    assert (first[:4], second[:6]) == ("id: ", "data: ")
     return int(first[4:]), json.loads(second[6:])
 
 
@@ -466,6 +466,7 @@ async def test_a_stream_that_is_not_read_or_not_closed_leaves_no_listener_behind
                 del response
                 gc.collect(1)  # they are young
                 await until(lambda: listeners(durably) == before)
+    gc.collect()
     assert len(handler._streams._feeds) == 0
     await durably.stop()
 

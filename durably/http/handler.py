@@ -160,11 +160,22 @@ class DurablyHandler:
     @endpoint("POST", "/trigger/subscribe")
     async def trigger_subscribe(self, call: Call) -> Response:
         """`trigger`, then `subscribe`, with no event between them missed."""
-        run = await self._triggered(call)
-        await call.access.run(run, run.id, "subscribe")
-        events = self.durably.subscribe(run.id)
-        # Asked for now, for a generator begins to listen only when it is first asked.
-        return self._streams.of(events, [await anext(events)])
+        heard: list[Event] = []
+        stop_hearing = self.durably.on("*", heard.append)  # the run may begin before it can be subscribed to
+        try:
+            run = await self._triggered(call)
+            await call.access.run(run, run.id, "subscribe")
+            events = self.durably.subscribe(run.id)
+            # Asked for now, for a generator begins to listen only when it is first asked.
+            state = await anext(events)
+        finally:
+            stop_hearing()
+        if run.disposition != "created":
+            return self._streams.of(events, [state])
+        before = [event for event in heard if event.run_id == run.id and event.sequence <= state.sequence]
+        # Its row may be ahead of what was told; then the state takes the place of what is never told.
+        ahead = [] if state.type in {event.type for event in before} else [state]
+        return self._streams.of(events, [*before, *ahead], after=state.sequence)
 
     @endpoint("POST", "/triggers")
     async def triggers(self, call: Call) -> Response:

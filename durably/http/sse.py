@@ -56,12 +56,13 @@ class EventStreams:
         for feed in [*self._feeds]:
             feed.end()
 
-    def of(self, events: AsyncIterator[Event], first: Iterable[Event] = ()) -> Response:
-        """A response that sends `first`, then `events` to their end; closing its body closes them."""
+    def of(self, events: AsyncIterator[Event], first: Iterable[Event] = (), after: int = 0) -> Response:
+        """A response that sends `first`, then `events` with a sequence number beyond `after` to their end; closing its
+        body closes them."""
         feed = self._feed()
         for event in first:
             feed.put(event)
-        return _response(feed, _Gathering(events, feed))
+        return _response(feed, _Gathering(events, feed, after))
 
     def of_all(self, on: On, is_wanted: Callable[[Event], bool], missed: Missed | None) -> Response:
         """A response that sends what was `missed`, then every event that `is_wanted` from now on."""
@@ -230,8 +231,9 @@ class _Tap:
 class _Gathering:
     """The events of an iterator, which it takes as they come: whoever reads slowly must not hold them up."""
 
-    def __init__(self, events: AsyncIterator[Event], feed: _Feed) -> None:
+    def __init__(self, events: AsyncIterator[Event], feed: _Feed, after: int) -> None:
         self._events = events
+        self._after = after
         self._feed = feed
         self._task: asyncio.Task[None] | None = None
 
@@ -255,7 +257,8 @@ class _Gathering:
     async def _gather(self) -> None:
         try:
             async for event in self._events:
-                self._feed.put(event)
+                if event.sequence > self._after:
+                    self._feed.put(event)
                 if self._feed.is_over:  # cut off
                     await self._close_events()
                     break
