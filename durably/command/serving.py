@@ -7,6 +7,7 @@ name that only pretends to be this machine's, is refused. For more, write the fe
 from __future__ import annotations
 
 import argparse
+import asyncio
 import errno
 import socket
 from collections.abc import Callable
@@ -69,7 +70,15 @@ def serve_verb(options: argparse.Namespace, terminal: Terminal) -> int:
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             handler.end_streams()  # it waits for its connections, and these have no end of their own
+            asyncio.get_running_loop().call_later(GRACE_SECONDS / 2, self.drop_stalled)
             await super().shutdown(sockets)
+
+        def drop_stalled(self) -> None:
+            """Give up clients that do not read what is left to send."""
+            for connection in [*self.server_state.connections]:
+                transport = connection.transport
+                if isinstance(transport, asyncio.Transport) and transport.get_write_buffer_size():
+                    transport.abort()
 
     server = Server(config)
     with suppress(SystemExit):  # its way to end when it could not start, which it has said
