@@ -652,6 +652,14 @@ def torture_verb(options: argparse.Namespace) -> int:
     return call(tool("python"), ROOT / "playwright" / "torture.py", *limits, *chosen)
 
 
+def bench_verb(options: argparse.Namespace) -> int:
+    install_wheel(site())
+    choose_browser()
+    flags = ["--quick"] * options.quick + ["--write"] * options.write + ["--rounds", options.rounds]
+    flags += (["--json", options.json] if options.json else []) + (["--only", *options.only] if options.only else [])
+    return call(tool("python"), ROOT / "playwright" / "bench.py", *flags)
+
+
 def screenshots_verb(_: argparse.Namespace) -> int:
     site()
     choose_browser()
@@ -708,6 +716,12 @@ def command_line() -> argparse.ArgumentParser:
     torture.add_argument("--seed", type=int, help="what all choices come from; default: one drawn anew")
     engines = ["chromium", "chromium-coop", "firefox"]
     torture.add_argument("--engine", choices=engines, default=engines[0], help="default: %(default)s")
+    bench = verb(bench_verb, "measure durably beside its limits and its peers: what web/BENCH.md shows")
+    bench.add_argument("--quick", action="store_true", help="one short round of each, to see that it works")
+    bench.add_argument("--only", nargs="+", metavar="NAME", help="only these figures; a wrong name lists them all")
+    bench.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    bench.add_argument("--json", type=Path, help="where all of it goes; default: .cache/bench/figures.json")
+    bench.add_argument("--write", action="store_true", help="put the table into web/BENCH.md")
     verb(screenshots_verb, "take the README's pictures anew")
     verb(wheel_verb, "build the Python wheel into dist/durably")
     verb(site_verb, "build the whole static site into dist, for any web server")

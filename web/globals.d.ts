@@ -85,6 +85,10 @@ declare module "*/durably/durably.js" {
   export * from "durably-web/durably.js";
 }
 
+declare module "*/durably/opfs.js" {
+  export * from "durably-web/opfs.js";
+}
+
 declare module "*/wa-sqlite/dist/wa-sqlite.mjs" {
   /** Compile and start SQLite; the result goes to `Factory`. */
   export default function ModuleFactory(config?: object): Promise<unknown>;

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from demo import FLAGS
+from playwright.sync_api import Browser as PlaywrightBrowser
 from playwright.sync_api import BrowserContext, BrowserType, CDPSession, ConsoleMessage, Page, Response
 
 from .server import Server
@@ -243,6 +244,10 @@ class Browser:
             ours += [child for child in everything if child.parent == process.id and child not in ours]
         return ours
 
+    @property
+    def version(self) -> str:
+        return self._own().version
+
     def stop(self) -> None:
         self._context.close()
 
@@ -270,10 +275,13 @@ class Browser:
     def set_offline(self, offline: bool) -> None:
         self._context.set_offline(offline)
 
-    def _devtools(self) -> CDPSession:
+    def _own(self) -> PlaywrightBrowser:
         browser = self._context.browser
         assert browser is not None, "a browser of our own"
-        return browser.new_browser_cdp_session()
+        return browser
+
+    def _devtools(self) -> CDPSession:
+        return self._own().new_browser_cdp_session()
 
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning", "assert"):
