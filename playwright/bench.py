@@ -10,6 +10,7 @@ import argparse
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from measures import boots, cpython, peers, report, sessions, volumes
 from measures.figures import NAMES, rows
@@ -86,9 +87,15 @@ def main() -> int:
         sys.exit("--write is for all figures, in full.")
     effort = QUICK if options.quick else Effort(rounds=options.rounds)
     peers.peer_site()
-    about = {"date": report.today(), "machine": report.machine(), "quick": options.quick, "rounds": effort.rounds}
+    about: dict[str, Any] = {
+        "date": report.today(),
+        "machine": report.machine(),
+        "quick": options.quick,
+        "rounds": effort.rounds,
+    }
     samples = Samples()
     browser = measure(samples, chosen, effort)
+    about["machine"]["load"].append(report.load())
     found_rows = rows(samples, chosen)
     sizes = effort.sizes
     about["method"] = method(

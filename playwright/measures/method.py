@@ -8,6 +8,9 @@ METHOD = {
         "that SQLite's own build needs, set up as its documentation says for browsers: pollingIntervalMs 100, "
         "leaseRenewIntervalMs 500, leaseMs 3000 (the defaults of the package are 1000, 5000 and 30000).",
         "Each measured page is a tab of its own in Chromium without a window, closed before the next one opens.",
+        "The load is that of the whole machine, the bench included. Where it is well above the number of cores, times "
+        "are those of a busy machine, and what is compared with a wait of fixed length looks worse than it is: measure "
+        "anew on a quiet one.",
     ),
     "steps": (
         "steps: {steps} steps that return their number, timed by the job from before the first to after the last, "

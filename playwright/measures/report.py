@@ -16,7 +16,7 @@ from .figures import Row
 from .samples import Samples
 
 BENCH_MD = peers.ROOT / "web" / "BENCH.md"
-HEADS = ("figure", "ours", "against", "its value", "ratio", "reach", "", "ours: min to max", "n")
+HEADS = ("figure", "ours", "min to max", "n", "against", "its value", "min to max", "n", "ratio", "reach", "reached")
 
 
 def versions(samples: Samples, browser: str) -> dict[str, Any]:
@@ -39,13 +39,17 @@ def versions(samples: Samples, browser: str) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """What it was measured on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "memory_gb": round(memory / 1e9),
-        "load_at_start": round(load, 1),
+        "load": [load()],
     }
+
+
+def load() -> float:
+    """How many processes want a core, on an average of the last minute; 0 where that is not known."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def document(rows: list[Row], samples: Samples, browser: str, about: dict[str, Any]) -> dict[str, Any]:
@@ -70,15 +74,18 @@ def cells(row: Row) -> tuple[str, ...]:
         ratio = f"{row.ratio:+.0f} {figure.unit}" if figure.is_difference else f"{row.ratio:.2f} x"
     return (
         figure.title,
-        amount(row.ours["median"], figure.unit),
+        *side(row.ours, figure.unit),
         figure.versus,
-        amount(row.other["median"], figure.unit) if row.other else "",
+        *(side(row.other, figure.unit) if row.other else ("", "", "")),
         ratio,
         figure.reach,
         {True: "yes", False: "NO", None: ""}[row.holds],
-        f"{number(row.ours['min'])} to {number(row.ours['max'])}",
-        str(int(row.ours["n"])),
     )
+
+
+def side(found: dict[str, float], unit: str) -> tuple[str, str, str]:
+    """Median, range and number of what was measured of one side."""
+    return amount(found["median"], unit), f"{number(found['min'])} to {number(found['max'])}", f"{found['n']:.0f}"
 
 
 def number(value: float) -> str:
@@ -101,19 +108,19 @@ def table(rows: list[Row]) -> str:
 def markdown(found: dict[str, Any], rows: list[Row]) -> str:
     """What `web/BENCH.md` holds."""
     about, computer = found["versions"], found["machine"]
-    sqlite = about["sqlite"]
+    sqlite, (began, ended) = about["sqlite"], computer["load"]
     lines = [
         "# Measured",
         "",
         "Written by `python build.py bench --write`, all in one run: write it anew, do not edit it.",
         "",
         f"{found['date']}; {computer['system']}, {computer['cores']} cores, {computer['memory_gb']} GB, "
-        f"load {computer['load_at_start']} at the start; durably {about['durably']}, {about['browser']}, "
+        f"load {began} at the start and {ended} at the end; durably {about['durably']}, {about['browser']}, "
         f"Pyodide {about['pyodide']}, Python {about['python']}; SQLite {sqlite['cpython']} on CPython, "
         f"{sqlite['browser']} in the browser, {sqlite['peer']} in the peer.",
         "Peers: " + ", ".join(f"{name} {version}" for name, version in about["peers"].items()) + ".",
         "",
-        "| " + " | ".join(head or "reached" for head in HEADS) + " |",
+        "| " + " | ".join(HEADS) + " |",
         "|" + " --- |" * len(HEADS),
         *("| " + " | ".join(cells(row)) + " |" for row in rows),
         "",

@@ -32,9 +32,8 @@ def measure_long(machine: Machine, samples: Samples, rounds: int, steps: int) ->
             tenth = steps // 10
             samples.add("long.start", 1000 * (times[1] - times[0]) / tenth)
             samples.add("long.end", 1000 * (times[-1] - times[-2]) / tenth)
-            samples.add("long.memory-start", marks[1][2] / 1e6)
-            samples.add("long.memory-end", marks[-1][2] / 1e6)
-            samples.add("long.blocks-a-step", (marks[-1][1] - marks[1][1]) / (steps - tenth))
+            samples.add("long.memory-start", marks[1][1] / 1e6)
+            samples.add("long.memory-end", marks[-1][1] / 1e6)
 
 
 def measure_size(machine: Machine, samples: Samples) -> None:

@@ -24,9 +24,9 @@ def now() -> float:
     return 1000 * perf_counter()
 
 
-def memory() -> tuple[int, int]:
-    """Blocks of memory in Python's use; and bytes of the memory that the browser has given to it (elsewhere 0)."""
-    return sys.getallocatedblocks(), int(_module.HEAPU8.length) if sys.platform == "emscripten" else 0
+def memory() -> int:
+    """Bytes of the memory that the browser has given to Python; elsewhere 0."""
+    return int(_module.HEAPU8.length) if sys.platform == "emscripten" else 0
 
 
 def tell(*moments: float) -> None:
@@ -86,13 +86,13 @@ async def cached(step: StepContext, work: Work) -> None:
 
 
 @job
-async def long(step: StepContext, work: Work) -> list[tuple[float, int, int]]:
-    """At each tenth of the steps the moment, and the memory in use."""
-    marks = [(now(), *memory())]
+async def long(step: StepContext, work: Work) -> list[tuple[float, int]]:
+    """At each tenth of the steps the moment, and the memory."""
+    marks = [(now(), memory())]
     for number in range(work.steps):
         await step.run(f"step-{number}", give, number)
         if (number + 1) % (work.steps // 10) == 0:
-            marks.append((now(), *memory()))
+            marks.append((now(), memory()))
     tell()
     return marks
 
