@@ -1,51 +1,51 @@
-"""durably's HTTP API on CPython, for pages that speak to a server: below `/api/` of the server of the browser tests."""
+"""durably's HTTP API under uvicorn, for pages that speak to a server: below `/api/` of the server of the browser tests.
+
+What comes there is passed on to uvicorn as it is, and its answer back, so that the page and the API have one origin.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import select
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from http_server import in_thread
 
 from durably import JobDefinition, create_durably, with_log_persistence
-from durably.http import Request, create_durably_handler
-
-T = TypeVar("T")
+from durably.http import create_durably_handler
+from durably.http.asgi import durably_app
 
 PATIENCE_SECONDS = 30
 GLANCE_SECONDS = 0.02
 """How often is looked whether a browser has hung up."""
 
+OF_ONE_CONNECTION = {"connection", "transfer-encoding", "date", "server"}
+
 
 class Api:
-    """An instance with a worker, in an event loop that has a thread of its own; `with` it."""
+    """A server with a worker; `with` it."""
 
     def __init__(self, database: Path, jobs: list[JobDefinition[Any, Any]]) -> None:
-        self._durably = create_durably(database, jobs=jobs)
-        self._durably.use(with_log_persistence())
-        self._handler = create_durably_handler(self._durably)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        durably = create_durably(database, jobs=jobs)
+        durably.use(with_log_persistence())
+        self._handler = create_durably_handler(durably, sse_throttle=0)  # the same walk as in a page, which hears all
+        self._open = ExitStack()
         self._streams: set[socket.socket] = set()
         self._changed = threading.Condition()
 
     def __enter__(self) -> Api:
-        self._thread.start()
-        self._result(self._durably.init())
+        self._site = self._open.enter_context(in_thread(durably_app(self._handler, "/api"), self._handler))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.drop()
-        self._result(self._durably.stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._open.close()
 
     def drop(self) -> None:
         """Break every stream, as a network does."""
@@ -61,23 +61,44 @@ class Api:
             assert is_so, f"{len(self._streams)} streams are open, not {count}"
 
     def serve(self, http: BaseHTTPRequestHandler) -> None:
-        """Answer the request that has come."""
+        """Have the request that has come answered by uvicorn."""
         body = http.rfile.read(int(http.headers.get("Content-Length") or 0))
-        request = Request(http.command, http.path, dict(http.headers), body)
-        response = self._result(self._handler.handle(request, "/api"))
-        http.send_response(response.status)
-        for name, value in response.headers.items():
-            http.send_header(name, value)
-        if isinstance(response.body, bytes):
-            http.send_header("Content-Length", str(len(response.body)))
-            http.end_headers()
-            http.wfile.write(response.body)
-            return
+        with self._answered(http, body) as answer:
+            http.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in OF_ONE_CONNECTION:
+                    http.send_header(name, value)
+            if answer.getheader("content-type") == "text/event-stream":
+                self._pass_on(answer, http)
+            else:
+                http.end_headers()
+                http.wfile.write(answer.read())
+
+    @contextmanager
+    def _answered(self, http: BaseHTTPRequestHandler, body: bytes) -> Iterator[HTTPResponse]:
+        connection = HTTPConnection("127.0.0.1", self._site.port, timeout=PATIENCE_SECONDS)
+        try:
+            connection.request(http.command, http.path, body or None, dict(http.headers))
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
+    def _pass_on(self, answer: HTTPResponse, http: BaseHTTPRequestHandler) -> None:
+        """A stream, as it comes, until one side hangs up."""
         http.send_header("Transfer-Encoding", "chunked")
         http.end_headers()
         http.close_connection = True
-        for chunk in self._chunks(response.body, http.connection):
-            http.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        with self._counted(http.connection):
+            while True:
+                upstream = answer.fileno()
+                readable, _, _ = select.select([upstream, http.connection], [], [], GLANCE_SECONDS)
+                if http.connection in readable and not http.connection.recv(1, socket.MSG_PEEK):
+                    return
+                chunk = answer.read1() if upstream in readable else None
+                if chunk == b"":
+                    break
+                if chunk:
+                    http.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
         http.wfile.write(b"0\r\n\r\n")
 
     @contextmanager
@@ -91,36 +112,3 @@ class Api:
             with self._changed:
                 self._streams.remove(connection)
                 self._changed.notify_all()
-
-    def _chunks(self, body: AsyncIterator[bytes], connection: socket.socket) -> Iterator[bytes]:
-        """What comes, to its end. Raises `ConnectionError` as soon as the other side has hung up."""
-        coming: queue.Queue[bytes | None] = queue.Queue()
-
-        async def pump() -> None:
-            async for chunk in body:
-                coming.put(chunk)
-            coming.put(None)
-
-        with self._counted(connection):
-            pumping = asyncio.run_coroutine_threadsafe(pump(), self._loop)
-            try:
-                while True:
-                    try:
-                        chunk = coming.get(timeout=GLANCE_SECONDS)
-                    except queue.Empty:
-                        if has_hung_up(connection):
-                            raise ConnectionAbortedError from None
-                        continue
-                    if chunk is None:
-                        return
-                    yield chunk
-            finally:
-                pumping.cancel()
-
-    def _result(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_SECONDS)
-
-
-def has_hung_up(connection: socket.socket) -> bool:
-    readable, _, _ = select.select([connection], [], [], 0)
-    return bool(readable) and not connection.recv(1, socket.MSG_PEEK)
