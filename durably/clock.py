@@ -11,6 +11,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NewType, Protocol, TypeVar
 
@@ -66,8 +67,9 @@ async def unbroken(work: Awaitable[T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait({task})
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # one more
+                await asyncio.wait({task})
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio does not report it as lost: the cancellation goes on
         raise

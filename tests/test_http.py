@@ -93,6 +93,8 @@ GOOD = {"jobName": "sync-users", "input": {"org_id": "o1"}}
         ("POST", "/triggers", {"jobName": "sync-users"}, 400, "ValidationError", "list"),
         ("POST", "/triggers", [GOOD, {"jobName": "nope"}], 404, "NotFoundError", "item 1: no job named 'nope'"),
         ("POST", "/triggers", [GOOD, {"jobName": "sync-users"}], 400, "ValidationError", "item 1: invalid payload"),
+        ("POST", "/triggers", [GOOD] * 10_001, 400, "ValidationError", "at most 10000"),
+        ("POST", "/trigger", {**GOOD, "labels": {str(n): "x" for n in range(33)}}, 400, "ValidationError", "32 labels"),
         ("GET", "/logs?runId=nope", None, 404, "NotFoundError", "nope"),
         ("POST", "/retrigger?runId=nope", None, 404, "NotFoundError", "nope"),
         ("DELETE", "/run?runId=nope", None, 404, "NotFoundError", "nope"),

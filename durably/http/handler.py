@@ -22,7 +22,7 @@ from ..handles import JobTrigger, Trigger
 from ..records import Run
 from .auth import Access, Auth, HTTPError, RunFilter, TriggerRequest
 from .message import Request, Response
-from .reading import json_body, run_filter, run_id, run_page, signal_body, trigger_request
+from .reading import json_body, run_filter, run_id, run_page, signal_body, trigger_bodies, trigger_request
 from .sse import EventStreams, end_was_heard, last_heard, missed_since
 from .wire import job_json, log_json, run_json, step_json, storage_json
 
@@ -184,11 +184,8 @@ class DurablyHandler:
         Answers a list of `{runId, disposition, run}`, without `run` where the client may not read it. Errors name the
         index of the item, from 0.
         """
-        bodies = json_body(call.request)
-        if not isinstance(bodies, list):
-            raise ValidationError("the body must be a JSON list")
         wanted: list[JobTrigger] = []
-        for index, body in enumerate(bodies):
+        for index, body in enumerate(trigger_bodies(call.request)):
             try:
                 wanted.append(self._job_trigger(await call.access.trigger(trigger_request(body))))
             except (NotFoundError, ValidationError) as error:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from ..events import EVENT_CLASSES, Event
 from ..records import Log, Progress, Run, RunStatus, Step, StorageInfo
+from .reading import MOST_LABELS, MOST_TRIGGERS
 from .wire import HIDDEN, camel
 
 Schema = dict[str, Any]
@@ -20,6 +21,7 @@ _NUMBER: Schema = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
 _LABEL_KEY = "[A-Za-z0-9._/-]+"
 _LABELS: Schema = {
     "type": "object",
+    "maxProperties": MOST_LABELS,
     "propertyNames": {"pattern": f"^{_LABEL_KEY}$"},
     "additionalProperties": {"type": "string", "pattern": "^[^\\x00]*$"},
 }
@@ -94,7 +96,7 @@ _OPERATIONS: dict[str, dict[str, _Operation]] = {
     },
     "/triggers": {
         "POST": _Operation(
-            body=_list(_reference("TriggerRequest")),
+            body=_list(_reference("TriggerRequest")) | {"maxItems": MOST_TRIGGERS},
             answer=_list(
                 _object({"runId": _TEXT, "disposition": _DISPOSITION, "run": _reference("Run")}, optional=["run"])
             ),

@@ -13,6 +13,9 @@ from .message import Request
 DEEPEST = 100
 """Lists and objects inside one another: more is no data that anybody means, and some libraries give up soon after."""
 
+MOST_TRIGGERS, MOST_LABELS = 10_000, 32
+"""Of one request, and of one run: what is below the limit of a body's size can still keep a server busy for minutes."""
+
 TRIGGER_FIELDS = {
     "jobName": "job_name",
     "input": "input",
@@ -34,6 +37,16 @@ def json_body(request: Request) -> Any:
     return value
 
 
+def trigger_bodies(request: Request) -> list[Any]:
+    """The bodies of several triggers."""
+    bodies = json_body(request)
+    if not isinstance(bodies, list):
+        raise ValidationError("the body must be a JSON list")
+    if len(bodies) > MOST_TRIGGERS:
+        raise ValidationError(f"at most {MOST_TRIGGERS} runs are triggered at once, not {len(bodies)}")
+    return bodies
+
+
 def trigger_request(body: Any) -> TriggerRequest:
     """What the body of a trigger asks for."""
     if not isinstance(body, dict):
@@ -44,8 +57,11 @@ def trigger_request(body: Any) -> TriggerRequest:
     options = {TRIGGER_FIELDS[name]: value for name, value in body.items() if value is not None}
     if not isinstance(options.get("job_name"), str):
         raise ValidationError("jobName, a text, is missing")
-    if not isinstance(options.get("labels", {}), dict):
+    labels = options.get("labels", {})
+    if not isinstance(labels, dict):
         raise ValidationError("labels must be an object of texts")
+    if len(labels) > MOST_LABELS:
+        raise ValidationError(f"a run has at most {MOST_LABELS} labels, not {len(labels)}")
     return TriggerRequest(**options)
 
 
