@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NewType, Protocol, TypeVar
@@ -48,31 +48,41 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-def _begun(work: Awaitable[T]) -> asyncio.Future[T]:
-    """`work` as a task. In a browser, where a turn of the loop costs a millisecond, it begins before the next turn
-    and is often done by then."""
-    if sys.platform == "emscripten" and asyncio.iscoroutine(work):
-        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
-    return asyncio.ensure_future(work)
-
-
 async def unbroken(work: Awaitable[T]) -> T:
     """Do `work` to its end even if the caller is cancelled meanwhile; only then is the caller cancelled.
 
     For what must not be left half done: a statement under way, a commit and the event that tells it.
     """
-    task = _begun(work)
-    if task.done():
-        return task.result()
+    result: asyncio.Future[T] = bare_future()
+    task = _begun(_done(work, result))
     try:
-        return await asyncio.shield(task)
+        # Not the task itself, which would be cancelled with its caller.
+        return await result
     except asyncio.CancelledError:
         while not task.done():
             with suppress(asyncio.CancelledError):  # one more
                 await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not report it as lost: the cancellation goes on
         raise
+
+
+async def _done(work: Awaitable[T], result: asyncio.Future[T]) -> None:
+    try:
+        value = await work
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
+        # Where nobody waits any more the cancellation goes on, and this is of no interest.
+        if not result.done():
+            result.set_exception(error)
+    else:
+        if not result.done():
+            result.set_result(value)
+
+
+def _begun(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """`work` as a task. In a browser, where a turn of the loop costs a millisecond, it begins before the next turn
+    and is often done by then."""
+    if sys.platform == "emscripten":
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+    return asyncio.ensure_future(work)
 
 
 async def finishes_within(clock: Clock, work: Awaitable[object], seconds: float) -> bool:

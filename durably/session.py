@@ -14,11 +14,9 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
 from . import codec
-from .clock import LAST_INSTANT, EpochMs
 from .errors import (
     DuplicateStepError,
     DurablyError,
@@ -32,6 +30,7 @@ from .progress import ProgressReport
 from .records import Progress
 from .rows import Checkpoint, Claim, StoredRun, StoredStep
 from .services import Services, ours
+from .waiting import Waiting, this_task
 
 PROGRESS_FLUSH_SECONDS = 0.1
 """Progress reaches the store with the next checkpoint, or this long after it was said."""
@@ -46,28 +45,8 @@ SETTLE_SECONDS = 1.0
 PARK_AGAIN_SECONDS = 0.1
 """After this long a run that could not be parked is tried to be parked again."""
 
-NEVER = LAST_INSTANT
-"""The wake-up time of a run that only waits for something to come."""
-
 transaction_of: ContextVar[str | None] = ContextVar("durably_transaction_of", default=None)
 """The run in whose transaction the present task is; tasks that it starts inherit it."""
-
-
-def _this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None, "a job runs in a task"
-    return task
-
-
-@dataclass(slots=True)
-class Waiting:
-    """One durable wait of a session: what it is for, and the moment by which it looks again."""
-
-    name: str
-    description: str
-    wake_at: EpochMs
-    poke: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[Any] = field(default_factory=_this_task)
 
 
 class Session:
@@ -133,18 +112,33 @@ class Session:
         self._is_replaying = stored is not None and stored.status == "completed"
         return stored
 
+    async def begin_work(self, name: str) -> None:
+        """Before a step, which `end_work` ends: it needs the claim, and is known to be running."""
+        if self.parked.is_set() or self.lost or not self._gate.is_set():
+            await self._claimed()
+        self._working += 1
+        self.running[name] = this_task()
+        if self._is_suspect:
+            try:
+                self.require(await ours(self.services.store.suspect_step(self.claim, name)))
+            except BaseException:
+                self.end_work(name)
+                raise
+
+    def end_work(self, name: str) -> None:
+        self.running.pop(name, None)
+        self.begun.pop(name, None)
+        self._working -= 1
+        self._park_when_quiet()
+
     @asynccontextmanager
     async def at_work(self, name: str) -> AsyncIterator[None]:
-        """Around a step: it needs the claim, and is known to be running."""
-        async with self.holding():
-            self.running[name] = _this_task()
-            try:
-                if self._is_suspect:
-                    self.require(await ours(self.services.store.suspect_step(self.claim, name)))
-                yield
-            finally:
-                self.running.pop(name, None)
-                self.begun.pop(name, None)
+        """`begin_work` and `end_work`."""
+        await self.begin_work(name)
+        try:
+            yield
+        finally:
+            self.end_work(name)
 
     @asynccontextmanager
     async def holding(self) -> AsyncIterator[None]:
@@ -257,7 +251,7 @@ class Session:
     def is_interrupted(self, error: BaseException) -> bool:
         """Whether what ended a step came from outside (cancelled, taken over), and was not raised by its function."""
         if isinstance(error, asyncio.CancelledError):
-            return self.lost or self.is_released or _this_task().cancelling() > 0
+            return self.lost or self.is_released or this_task().cancelling() > 0
         return isinstance(error, LeaseLostError) and self.lost
 
     def tell_begun(self, checkpoint: Checkpoint) -> None:

@@ -293,7 +293,8 @@ class StepContext:
             async with session.busy():
                 await clock.sleep(max(0, stored.wake_at - clock.now()) / 1000)
         while True:
-            async with session.at_work(name):
+            await session.begin_work(name)
+            try:
                 started_at = session.services.clock.now()
                 checkpoint = Checkpoint(
                     name=name, step_index=index, status="running", attempt=number, started_at=started_at, now=started_at
@@ -317,6 +318,8 @@ class StepContext:
                 except asyncio.CancelledError:
                     await unbroken(self._cancelled(checkpoint))
                     raise
+            finally:
+                session.end_work(name)
             number += 1
 
     async def _commit(self, checkpoint: Checkpoint, value: Any) -> None:

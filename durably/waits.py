@@ -18,8 +18,9 @@ from .events import RunTriggered, StepCompleted, StepFailed, StepStarted
 from .records import Run, RunStatus
 from .rows import Checkpoint, NewRun, StoredRun, StoredStep
 from .services import ours
-from .session import NEVER, Session, Waiting
+from .session import Session
 from .store import completed
+from .waiting import NEVER, Waiting
 
 NULL = "null"
 LONGEST_LOOK_SECONDS = 1.0

@@ -24,6 +24,7 @@ LAYERS: list[set[str]] = [
         "schedules",
         "services",
         "progress",
+        "waiting",
         "session",
         "typed",
         "waits",

@@ -177,9 +177,9 @@ class SQLiteDatabase:
         if all(statement.is_read for statement in statements):
             if len(statements) == 1:
                 return [self._run(statements[0])]
-            self._run(Statement("BEGIN"))
+            self._opened().execute("BEGIN")
         else:
-            self._run(Statement("BEGIN IMMEDIATE"))
+            self._opened().execute("BEGIN IMMEDIATE")
         try:
             results = [self._run(statement) for statement in statements]
         except BaseException:
@@ -197,7 +197,7 @@ class SQLiteDatabase:
 
     def _commit(self) -> None:
         try:
-            self._run(Statement("COMMIT"))
+            self._opened().execute("COMMIT")
         except BaseException:
             self._rollback()
             raise
