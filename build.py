@@ -313,9 +313,22 @@ def pyodide_lock(info: dict[str, Any], wheels: Sequence[Path]) -> dict[str, Any]
     return {"info": info, "packages": {name: lock_entry(wheel, local) for name, wheel in local.items()}}
 
 
+# --- What a page loads of Python ------------------------------------------------------------------
+
+
+def python_files(wheels: Sequence[Path]) -> dict[str, bytes]:
+    """All packages in one file, and the standard library, with bytecode by the Pyodide that will run them."""
+    folder, scripts = CACHE / "bytecode", [WEB / "bytecode.mjs", WEB / "bytecode.py"]
+    inputs = digest(*wheels, *scripts, WEB / "package-lock.json")
+    command = [node_tool("node"), scripts[0], folder, *wheels]
+    step("Bytecode for Pyodide", folder, inputs, "Correct the Python file that it names.", *command, fresh=True)
+    return {name: (folder / name).read_bytes() for name in ("packages.bin", "python_stdlib.zip")}
+
+
 # --- The site -------------------------------------------------------------------------------------
 
 PYODIDE_FILES = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "package.json"]
+SNAPSHOT_MAKERS = ["boot-error.js", "packages.js", "python.js", "snapshot.js", "snapshot-maker.js"]
 SQLITE_FILES = ["LICENSE", "dist/wa-sqlite.mjs", "dist/wa-sqlite.wasm"]
 SQLITE_FILES += [f"src/{name}.js" for name in ("sqlite-api", "sqlite-constants", "FacadeVFS", "VFS")]
 SQLITE_FILES += [f"src/examples/{name}.js" for name in ("OPFSWriteAheadVFS", "WriteAhead", "LazyLock", "Lock")]
@@ -350,11 +363,21 @@ def site_files(wheel: Path, wheels: Sequence[Path]) -> dict[str, bytes]:
     sources |= {f"durably/pyodide/{path.name}": path for path in wheels}
     needs = map(package_name, project()["project"]["dependencies"])
     version = json.loads((runtime / "package.json").read_bytes())["version"]
-    manifest = {"wheel": wheel.name, "packages": [*needs, "micropip"], "pyodide": version}
-    written = {"manifest.json": manifest, "pyodide/pyodide-lock.json": pyodide_lock(info, wheels)}
-    return {name: path.read_bytes() for name, path in sources.items()} | {
-        f"durably/{name}": json.dumps(content, indent=2).encode() for name, content in written.items()
+    python = python_files([*wheels, wheel])
+    # What Python's memory depends on once everything has been imported: see web/snapshot.js.
+    parts = [*python.values(), *((runtime / name).read_bytes() for name in PYODIDE_FILES)]
+    parts += [(WEB / name).read_bytes() for name in SNAPSHOT_MAKERS]
+    build = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+    manifest = {
+        "wheel": wheel.name,
+        "packages": [*needs, "micropip"],
+        "pyodide": version,
+        "build": build,
     }
+    written = {"manifest.json": manifest, "pyodide/pyodide-lock.json": pyodide_lock(info, wheels)}
+    files = {f"durably/{name}": json.dumps(content, indent=2).encode() for name, content in written.items()}
+    files |= {f"durably/{name}": content for name, content in python.items()}
+    return {name: path.read_bytes() for name, path in sources.items()} | files
 
 
 def make_folder_hold(folder: Path, files: dict[str, bytes]) -> int:

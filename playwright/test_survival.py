@@ -10,6 +10,7 @@ import pytest
 from harness.browser import Browser, Tab
 from harness.checks import assert_survived, chain_names, chain_output, take_over_ms
 from harness.server import Ledger, Server
+from harness.snapshots import is_awake, keep_snapshot
 
 TAKE_OVER_MS = 3000
 """By far more than it takes: this is no benchmark."""
@@ -72,14 +73,16 @@ MOMENTS = [
 
 
 @pytest.mark.engines("chromium", "firefox")
+@pytest.mark.parametrize("python", ["anew", "awake"])
 @pytest.mark.parametrize("interrupt", [reload, close_the_tab, crash_the_tab, terminate_the_worker, kill_the_browser])
 def test_a_run_goes_on_by_itself_and_repeats_no_committed_step(
-    browser: Browser, server: Server, interrupt: Interruption
+    browser: Browser, server: Server, interrupt: Interruption, python: str
 ) -> None:
     if interrupt is crash_the_tab and browser.engine.kind == "firefox":
         pytest.skip("as it is driven here, Firefox ends when a tab crashes, which kill_the_browser shows already")
-    tab = browser.tab()
-    tab.connect()
+    by_snapshot = python == "awake"
+    tab = keep_snapshot(browser) if by_snapshot else browser.tab()
+    tab.connect(snapshot=by_snapshot)
     for moment in MOMENTS:
         ledger = server.new_ledger()
         tab.report_to(ledger.url)
@@ -87,9 +90,10 @@ def test_a_run_goes_on_by_itself_and_repeats_no_committed_step(
         ledger.wait_for(*moment.entry)
 
         tab = interrupt(browser, tab)
-        tab.connect(ledger.url)
+        tab.connect(ledger.url, snapshot=by_snapshot)
         run = tab.follow(run_id)
 
+        assert is_awake(tab) == by_snapshot
         assert (run["status"], run["output"]) == ("completed", moment.output), moment.where
         assert_survived(ledger, moment.steps, interruptions=1)
         assert [step["name"] for step in tab.steps(run_id)] == moment.steps

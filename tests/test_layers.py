@@ -69,6 +69,7 @@ LAYERS: list[set[str]] = [
         "browser.locks",
         "browser.port",
         "browser.boot",
+        "browser.snapshots",
     },
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}

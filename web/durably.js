@@ -32,6 +32,7 @@ export { DurablyError }
  * @property {string[]} [packages]  what micropip is to install for them: names, or URLs of wheels
  * @property {"full" | "relaxed"} [durability]  `full` (default) flushes every commit
  * @property {(sentence: string) => void} [onBoot]  told what is happening while Python starts
+ * @property {boolean} [snapshot]  whether Python may be started from a snapshot of its memory, and one be kept; default `true`
  * @property {boolean} [persist]  whether to ask the browser never to delete this site's files by itself; default `true`
  * @property {string} [url]  the base URL of a durably server; the options above are the server's business then
  * @property {string} [serviceWorker]  a script, relative to the page, that is or imports `durably-sw.js`: with it every page
@@ -91,6 +92,7 @@ async function connected(options) {
     durability: options.durability ?? "full",
     jobs: (options.jobs ?? []).map((file) => new URL(file, document.baseURI).href),
     packages: options.packages ?? [],
+    snapshot: options.snapshot ?? true,
   }
   const durably = Durably.overPort(start, options)
   await durably.ready

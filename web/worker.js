@@ -16,30 +16,38 @@
  * @module
  */
 
+import { pause } from "./aborting.js"
+import { BootError, fetchOk } from "./boot-error.js"
 import { Interrupts } from "./interrupt.js"
-import { openDatabase } from "./opfs.js"
 import { startPulse, stopPulse, usePulse } from "./pulse.js"
+import { fetchManifest, fetchPackages, startPython } from "./python.js"
+import { dropSnapshot, findSnapshot, madeOf, refuseSnapshots } from "./snapshot.js"
 
-/** @typedef {{ wheel: string, packages: string[] }} Manifest */
-/** @typedef {{ database: string, durability: string, jobs: string[], packages: string[], left: string[], doubt: boolean }} Start */
+/** @typedef {{ database: string, durability: string, jobs: string[], packages: string[], left: string[], doubt: boolean, snapshot?: boolean }} Start */
 
-/** What went wrong, in the terms of durably's errors. */
-class BootError extends Error {
-  /** @param {string} name @param {number} status @param {string} message */
-  constructor(name, status, message) {
-    super(message)
-    this.name = name
-    this.status = status
-  }
-}
+/** A snapshot is not taken sooner than this after the start, */
+const SNAPSHOT_AFTER_MS = 3000
+/** and, while runs are executed here, not sooner than this. */
+const SNAPSHOT_AT_LAST_MS = 30_000
 
-/** @type {Promise<any>} */
-const pyodideBoot = bootPyodide()
-// A failure is reported when the page's `start` is answered, not as an unhandled rejection before it.
-pyodideBoot.catch(() => {})
+/** Python's files are on their way before SQLite's are asked for. */
+const opfs = import("./opfs.js")
+opfs.catch(() => {}) // awaited where a database is opened
+
+/**
+ * The database, which is opened while Python's files are on their way.
+ * @type {{ database: string, durability: string, connection: Promise<import("./sqlite.js").Connection> } | null}
+ */
+let early = null
 
 /** Whether the database is to be looked at when it is opened. */
 let isInDoubt = true
+
+/** Whether runs are executed here. */
+let isBusy = false
+
+/** Whether a snapshot of Python's memory is to be made for the next visit. */
+let isSnapshotWanted = false
 
 /** Whether Python has broken down. Until the page ends this worker its timers go on, and fail in many ways. */
 let isDead = false
@@ -65,11 +73,14 @@ self.addEventListener("message", async ({ data }) => {
 })
 
 /** @param {Start} options */
-async function start({ database, durability, jobs, packages, left, doubt }) {
+async function start({ database, durability, jobs, packages, left, doubt, snapshot = true }) {
   isInDoubt = doubt
+  const connection = open(database, durability)
+  connection.catch(() => {}) // reported where Python asks for it
+  early = { database, durability, connection }
   const sources = Promise.all(jobs.map(readJobFile))
   sources.catch(() => {}) // awaited below; a failure in between is not unhandled
-  const pyodide = await pyodideBoot
+  const pyodide = await bootPyodide(snapshot, connection, packages.length > 0)
   if (packages.length) {
     tell("Installing packages")
     const micropip = pyodide.pyimport("micropip")
@@ -82,7 +93,9 @@ async function start({ database, durability, jobs, packages, left, doubt }) {
   tell("Opening the database")
   const { boot } = pyodide.pyimport("durably.browser.boot")
   const wayIn = await openWayIn(pyodide)
-  return await boot(database, JSON.stringify(await sources), durability, JSON.stringify(left), post, wayIn)
+  const port = await boot(database, JSON.stringify(await sources), durability, JSON.stringify(left), post, wayIn)
+  if (port && isSnapshotWanted) void makeSnapshot()
+  return port
 }
 
 /** Through which the page can interrupt Python, where the browser has what it takes. @param {any} pyodide */
@@ -98,34 +111,93 @@ async function openWayIn(pyodide) {
   }
 }
 
-async function bootPyodide() {
+/** Have a snapshot made for the next visit, in a worker that ends with this one, when there is little else to do. */
+async function makeSnapshot() {
+  await pause(SNAPSHOT_AFTER_MS)
+  const atLast = performance.now() + SNAPSHOT_AT_LAST_MS
+  while (isBusy && performance.now() < atLast) await pause(SNAPSHOT_AFTER_MS)
+  if (isDead) return
+  const maker = new Worker(new URL("./snapshot-maker.js", import.meta.url), { type: "module", name: "durably snapshot" })
+  maker.onmessage = () => maker.terminate()
+  maker.onerror = (event) => {
+    event.preventDefault() // the page goes on as it did
+    console.info("durably: no snapshot of Python could be made for the next visit.", event.message)
+    maker.terminate()
+  }
+}
+
+/** @param {string} name @param {string} durability */
+async function open(name, durability) {
+  const { openDatabase } = await opfs
+  return await openDatabase(name, {
+    durability: durability === "full" ? "full" : "relaxed",
+    doubt: isInDoubt,
+    onChecked: () => tellSoundness(true),
+    onDamage: () => tellSoundness(false),
+  })
+}
+
+/**
+ * @param {boolean} mayUseSnapshot
+ * @param {Promise<unknown>} opened  settles when the database needs no time here any more
+ * @param {boolean} installsPackages  whether packages are installed afterwards
+ */
+async function bootPyodide(mayUseSnapshot, opened, installsPackages) {
   tell("Loading Python")
-  const base = new URL("./pyodide/", import.meta.url).href
-  const [{ loadPyodide }, manifest] = await Promise.all([import(`${base}pyodide.mjs`), readManifest()])
-  const pyodide = await loadPyodide({ indexURL: base, packages: manifest.packages })
+  const pyodide = mayUseSnapshot ? await pythonSoonest(opened, installsPackages) : await startPython(anew(), { after: opened })
   pyodide._api.on_fatal = (/** @type {unknown} */ error) => {
     isDead = true
+    void dropSnapshot()
     self.postMessage({ dead: lastLine(error) })
   }
   pyodide.registerJsModule("durably_bridge", {
     startPulse,
     stopPulse,
-    openDatabase: (/** @type {string} */ name, /** @type {"full" | "relaxed"} */ durability) =>
-      openDatabase(name, {
-        durability,
-        doubt: isInDoubt,
-        onChecked: () => tellSoundness(true),
-        onDamage: () => tellSoundness(false),
-      }),
+    openDatabase: (/** @type {string} */ name, /** @type {"full" | "relaxed"} */ durability) => {
+      const connection = early?.database === name && early.durability === durability ? early.connection : open(name, durability)
+      early = null
+      return connection
+    },
   })
-  const micropip = pyodide.pyimport("micropip")
-  await micropip.install(new URL(manifest.wheel, import.meta.url).href)
   return pyodide
 }
 
-/** @returns {Promise<Manifest>} */
-async function readManifest() {
-  return await (await fetchOk(new URL("./manifest.json", import.meta.url).href, "durably's own files")).json()
+/**
+ * Python from the snapshot of an earlier visit or, where there is none that will do, anew: then one is made for the next.
+ * @param {Promise<unknown>} opened @param {boolean} installsPackages
+ */
+async function pythonSoonest(opened, installsPackages) {
+  const made = fetchManifest().then(({ build }) => madeOf(build))
+  made.catch(() => {}) // where it is needed it is awaited
+  const found = findSnapshot(made)
+  try {
+    const pyodide = await startPython(found.then((parts) => (isUsable(parts) ? parts : anew())), { after: opened })
+    if (isUsable(await found)) wake(pyodide, installsPackages)
+    else isSnapshotWanted = (await found) === null
+    return pyodide
+  } catch (error) {
+    if (!isUsable(await found)) throw error
+    console.warn("durably: Python's snapshot could not be used, and there will be no other one.", error)
+    await refuseSnapshots(await made)
+    return await startPython(anew(), { after: opened })
+  }
+}
+
+/** @param {import("./snapshot.js").Parts | "refused" | null} parts @returns {parts is import("./snapshot.js").Parts} */
+function isUsable(parts) {
+  return parts !== null && parts !== "refused"
+}
+
+async function anew() {
+  return { packages: await fetchPackages() }
+}
+
+/** Tell Python that it was asleep. @param {any} pyodide @param {boolean} installsPackages */
+function wake(pyodide, installsPackages) {
+  tell("Waking Python up")
+  const snapshots = pyodide.pyimport("durably.browser.snapshots")
+  snapshots.wake(installsPackages)
+  snapshots.destroy()
 }
 
 /** @param {string} url @returns {Promise<[string, string]>} the file's name and its source */
@@ -134,16 +206,10 @@ async function readJobFile(url) {
   return [new URL(url).pathname, await response.text()]
 }
 
-/** @param {string} url @param {string} what */
-async function fetchOk(url, what) {
-  const response = await fetch(url)
-  if (!response.ok) throw new BootError("NotFoundError", 404, `Loading ${what} failed: ${new URL(url).pathname} answered ${response.status}.`)
-  return response
-}
-
 /** Python's way to the page. @param {string} text  JSON @param {any} [bytes]  a body, which is handed over as it is */
 function post(text, bytes) {
   const message = JSON.parse(text)
+  if (message.active) isBusy = message.active.length > 0
   if (bytes === undefined) return self.postMessage(message)
   const body = /** @type {Uint8Array<ArrayBuffer>} */ (bytes.toJs()).buffer
   self.postMessage({ ...message, body }, { transfer: [body] })

@@ -92,10 +92,16 @@ class Tab:
         return self.page.evaluate(expression, argument)
 
     def connect(
-        self, ledger_url: str | None = None, *, jobs: tuple[str, ...] = ("./jobs.py",), database: str = "test.sqlite3"
+        self,
+        ledger_url: str | None = None,
+        *,
+        jobs: tuple[str, ...] = ("./jobs.py",),
+        database: str = "test.sqlite3",
+        snapshot: bool = True,
     ) -> None:
         """Connect to a database; the ledger is told of it, and of every checkpoint that the page hears of."""
-        self.js("start", {"ledger": ledger_url, "options": {"database": database, "jobs": list(jobs)}})
+        options = {"database": database, "jobs": list(jobs), "snapshot": snapshot}
+        self.js("start", {"ledger": ledger_url, "options": options})
 
     def report_to(self, ledger_url: str) -> None:
         """Tell a ledger, from now on, of every checkpoint that the page hears of."""

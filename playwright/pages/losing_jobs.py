@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from js import FileSystemFileHandle
+from js import FileSystemSyncAccessHandle
 from pyodide.ffi import create_proxy
 
 from durably import StepContext, job
 
 _open: list[Any] = []
-_create = FileSystemFileHandle.prototype.createSyncAccessHandle
+_prototype = FileSystemSyncAccessHandle.prototype
 
 
-async def _note(this: Any, *options: Any) -> Any:
-    handle = await _create.call(this, *options)
-    if ".sqlite3" in this.name:
-        _open.append(handle)
-    return handle
+def _noting(method: Any) -> Any:
+    """The method, which notes whose it is. These are called of nothing but the database's handles."""
+
+    def note(this: Any, *arguments: Any) -> Any:
+        if this not in _open:
+            _open.append(this)
+        return method.call(this, *arguments)
+
+    return create_proxy(note, capture_this=True)
 
 
-FileSystemFileHandle.prototype.createSyncAccessHandle = create_proxy(_note, capture_this=True)
+_prototype.flush = _noting(_prototype.flush)
+_prototype.getSize = _noting(_prototype.getSize)
 
 
 def lose() -> int:
