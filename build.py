@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import email
 import functools
+import gzip
 import hashlib
 import importlib.util
 import io
@@ -316,13 +317,24 @@ def pyodide_lock(info: dict[str, Any], wheels: Sequence[Path]) -> dict[str, Any]
 # --- What a page loads of Python ------------------------------------------------------------------
 
 
-def python_files(wheels: Sequence[Path]) -> dict[str, bytes]:
-    """All packages in one file, and the standard library, with bytecode by the Pyodide that will run them."""
-    folder, scripts = CACHE / "bytecode", [WEB / "bytecode.mjs", WEB / "bytecode.py"]
-    inputs = digest(*wheels, *scripts, WEB / "package-lock.json")
-    command = [node_tool("node"), scripts[0], folder, *wheels]
-    step("Bytecode for Pyodide", folder, inputs, "Correct the Python file that it names.", *command, fresh=True)
-    return {name: (folder / name).read_bytes() for name in ("packages.bin", "python_stdlib.zip")}
+LEFT_OUT = re.compile(r"\.pyi$|/sboms/|^durably/(databases|command)/web/")
+"""Of the wheels: types, and the JavaScript for those who have no site."""
+
+
+def packages_file(wheels: Sequence[Path]) -> bytes:
+    """All files of the wheels as one, which `web/packages.js` reads.
+
+    Compressed: the length of an index (4 bytes, little-endian), the index as JSON, `[path, length]` of each file, and
+    the files themselves. Libraries come first: they have to be compiled.
+    """
+    files: dict[str, bytes] = {}
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            files |= {name: archive.read(name) for name in archive.namelist() if not LEFT_OUT.search(name)}
+    order = sorted(files, key=lambda name: (not name.endswith(".so"), name))
+    index = json.dumps([[name, len(files[name])] for name in order], separators=(",", ":")).encode()
+    content = b"".join([len(index).to_bytes(4, "little"), index, *(files[name] for name in order)])
+    return gzip.compress(content, mtime=0)
 
 
 # --- The site -------------------------------------------------------------------------------------
@@ -363,20 +375,21 @@ def site_files(wheel: Path, wheels: Sequence[Path]) -> dict[str, bytes]:
     sources |= {f"durably/pyodide/{path.name}": path for path in wheels}
     needs = map(package_name, project()["project"]["dependencies"])
     version = json.loads((runtime / "package.json").read_bytes())["version"]
-    python = python_files([*wheels, wheel])
+    installer = "micropip"  # only for pages that ask for more packages
+    packages = packages_file([*(each for each in wheels if not each.name.startswith(f"{installer}-")), wheel])
     # What Python's memory depends on once everything has been imported: see web/snapshot.js.
-    parts = [*python.values(), *((runtime / name).read_bytes() for name in PYODIDE_FILES)]
+    parts = [packages, *((runtime / name).read_bytes() for name in PYODIDE_FILES)]
     parts += [(WEB / name).read_bytes() for name in SNAPSHOT_MAKERS]
     build = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
     manifest = {
         "wheel": wheel.name,
-        "packages": [*needs, "micropip"],
+        "packages": [*needs, installer],
         "pyodide": version,
         "build": build,
     }
     written = {"manifest.json": manifest, "pyodide/pyodide-lock.json": pyodide_lock(info, wheels)}
     files = {f"durably/{name}": json.dumps(content, indent=2).encode() for name, content in written.items()}
-    files |= {f"durably/{name}": content for name, content in python.items()}
+    files["durably/packages.bin"] = packages
     return {name: path.read_bytes() for name, path in sources.items()} | files
 
 

@@ -1,8 +1,7 @@
 /**
  * All packages that Python needs here, in one file: put into Pyodide's file system before Python starts.
  *
- * The file is made by `build.py`: sources beside their bytecode, so that nothing is unpacked, installed or compiled in
- * the page. Compiled libraries (`.so`) are loaded before Python starts, too. That saves a wait, and it gives them the
+ * The file is made by `build.py`, so that nothing is installed in the page. Compiled libraries (`.so`) are loaded before Python starts, too. That saves a wait, and it gives them the
  * same addresses each time: a snapshot of Python's memory with them in it can be used (`snapshot.js`).
  *
  * @module

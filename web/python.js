@@ -48,7 +48,6 @@ export async function startPython(source, { isForSnapshot = false, after = Promi
   const { loadPyodide } = await loader
   const pyodide = await loadPyodide({
     indexURL: PYODIDE,
-    stdLibURL: new URL("./python_stdlib.zip", import.meta.url).href,
     createPyodideModule: async (/** @type {any} */ settings) => {
       const { default: createModule } = await runtime
       // Not awaited before: meanwhile the WebAssembly is compiled.

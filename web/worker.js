@@ -83,8 +83,9 @@ async function start({ database, durability, jobs, packages, left, doubt, snapsh
   const pyodide = await bootPyodide(snapshot, connection, packages.length > 0)
   if (packages.length) {
     tell("Installing packages")
-    const micropip = pyodide.pyimport("micropip")
     try {
+      await pyodide.loadPackage("micropip", { messageCallback: () => {} })
+      const micropip = pyodide.pyimport("micropip")
       await micropip.install(pyodide.toPy(packages))
     } catch (error) {
       throw new BootError("ValidationError", 400, `The packages ${packages.join(", ")} cannot be installed: ${lastLine(error)}`)
