@@ -343,3 +343,24 @@ def test_a_run_is_followed_to_its_end() -> None:
         await other.body.aclose()  # type: ignore[attr-defined]
 
     play(scene)
+
+
+def test_the_state_of_a_run_is_told_by_an_instance_of_which_nothing_was_heard_yet(tmp_path: Path) -> None:
+    """After a reload the state comes out of the store, and its event has no number."""
+
+    async def run() -> None:
+        file = str(tmp_path / "app.sqlite3")
+        async with create_durably(file, jobs=[]) as durably:
+            durably.register(sync_users)
+            await durably.stop()
+            run = await durably.jobs.sync_users.trigger(SyncInput(org_id="o1"))
+        durably = create_durably(file)
+        response = await create_durably_handler(durably).handle(Request("GET", f"/subscribe?runId={run.id}"))
+        assert not isinstance(response.body, bytes)
+        assert b"listening" in await anext(response.body)
+        async with asyncio.timeout(5):
+            assert b'"run:trigger"' in await anext(response.body)
+        await response.body.aclose()  # type: ignore[attr-defined]
+        await durably.stop()
+
+    asyncio.run(run())

@@ -56,7 +56,7 @@ class EventStreams:
         for feed in [*self._feeds]:
             feed.end()
 
-    def of(self, events: AsyncIterator[Event], first: Iterable[Event] = (), after: int = 0) -> Response:
+    def of(self, events: AsyncIterator[Event], first: Iterable[Event] = (), after: int = -1) -> Response:
         """A response that sends `first`, then `events` with a sequence number beyond `after` to their end; closing its
         body closes them."""
         feed = self._feed()
