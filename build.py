@@ -321,6 +321,16 @@ LEFT_OUT = re.compile(r"\.pyi$|/sboms/|^durably/(databases|command)/web/")
 """Of the wheels: types, and the JavaScript for those who have no site."""
 
 
+def with_bytecode(wheel: Path) -> Path:
+    """The wheel with bytecode in the place of sources, for the Pyodide that pages run."""
+    made, scripts = CACHE / "bytecode" / wheel.name, [WEB / "bytecode.mjs", WEB / "bytecode.py"]
+    made.parent.mkdir(parents=True, exist_ok=True)
+    inputs = digest(wheel, *scripts, WEB / "package-lock.json")
+    command = [node_tool("node"), scripts[0], wheel, made]
+    step("Bytecode for Pyodide", made.parent, inputs, "Correct the Python file that it names.", *command)
+    return made
+
+
 def packages_file(wheels: Sequence[Path]) -> bytes:
     """All files of the wheels as one, which `web/packages.js` reads.
 
@@ -376,7 +386,8 @@ def site_files(wheel: Path, wheels: Sequence[Path]) -> dict[str, bytes]:
     needs = map(package_name, project()["project"]["dependencies"])
     version = json.loads((runtime / "package.json").read_bytes())["version"]
     installer = "micropip"  # only for pages that ask for more packages
-    packages = packages_file([*(each for each in wheels if not each.name.startswith(f"{installer}-")), wheel])
+    others = [each for each in wheels if not each.name.startswith(f"{installer}-")]
+    packages = packages_file([*others, with_bytecode(wheel)])
     # What Python's memory depends on once everything has been imported: see web/snapshot.js.
     parts = [packages, *((runtime / name).read_bytes() for name in PYODIDE_FILES)]
     parts += [(WEB / name).read_bytes() for name in SNAPSHOT_MAKERS]

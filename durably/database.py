@@ -11,7 +11,7 @@ a sequence, or `:name` with a mapping.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, overload
@@ -59,6 +59,9 @@ class Row(Sequence[Any]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)  # what `Sequence` has asks for each value by its number
 
     def keys(self) -> list[str]:
         """The column names, in order."""

@@ -210,7 +210,10 @@ class OpfsDatabase:
         if isinstance(found, dict):
             raise await self._error(*found["error"])
         return [
-            Result([Row(names, [_value(cell, blobs) for cell in row]) for row in rows], changes)
+            Result(
+                [Row(names, [_value(cell, blobs) if type(cell) is list else cell for cell in row]) for row in rows],
+                changes,
+            )
             for names, rows, changes in found
         ]
 
@@ -272,10 +275,11 @@ def _float_text(value: float) -> str:
     return "NaN" if math.isnan(value) else repr(value)
 
 
-def _value(cell: Any, blobs: list[bytes]) -> Value:
-    if not isinstance(cell, list):
-        plain: Value = cell
-        return plain
+def _values(row: list[Any], blobs: list[bytes]) -> list[Value]:
+    return [_value(cell, blobs) if type(cell) is list else cell for cell in row]
+
+
+def _value(cell: list[Any], blobs: list[bytes]) -> Value:
     kind, content = cell
     if kind == "b":
         return blobs[content]

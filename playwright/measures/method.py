@@ -29,9 +29,9 @@ METHOD = {
         "last stored step, less the same of a run without steps, so that reading the steps counts.",
     ),
     "warm-boot": (
-        "warm boot: in a profile that has seen the page once and left it alone for {rest} s, from the navigation "
-        "to the end of `connect()`. The bare worker loads Pyodide and the same wheels but durably's own, imports "
-        "pydantic, makes a model, and posts a message.",
+        "warm boot: in a profile that has seen the page once, until it had kept its snapshot of Python (some 8 s, and "
+        "the bare worker's page for as long), from the navigation to the end of `connect()`. The bare worker loads "
+        "Pyodide and the same wheels but durably's own, imports pydantic, makes a model, and posts a message.",
     ),
     "resume": (
         "resume: a job with steps of 50 ms is interrupted by a reload; from the navigation to the first line of "
