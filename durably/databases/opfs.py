@@ -282,5 +282,6 @@ def _values(row: list[Any], blobs: list[bytes]) -> list[Value]:
 def _value(cell: list[Any], blobs: list[bytes]) -> Value:
     kind, content = cell
     if kind == "b":
-        return blobs[content]
+        blob: Value = blobs[content]
+        return blob
     return int(content) if kind == "i" else float(content)
