@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import sqlite3
@@ -15,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from http_jobs import holds
 from http_server import Site, events, in_thread
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -43,19 +43,6 @@ async def greet(step: StepContext, payload: Person) -> str:
 @job
 async def waits(step: StepContext, payload: Any) -> Any:
     return await step.wait_for_signal("go")
-
-
-@job
-async def holds(step: StepContext, payload: str) -> str:
-    """In flight for as long as there is no file of the name `payload`."""
-    await step.run("before", lambda: "kept")
-
-    async def look() -> None:
-        while not await asyncio.to_thread(Path(payload).exists):
-            await asyncio.sleep(0.01)
-
-    await step.run("look", look)
-    return "seen"
 
 
 JOBS = [greet, waits, holds]
