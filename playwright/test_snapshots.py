@@ -19,14 +19,14 @@ JOBS = ("./waking_jobs.py",)
 
 def looked(tab: Tab, database: str) -> dict[str, Any]:
     """What `look` finds in the Python of this tab: no other has the database."""
-    tab.connect(jobs=JOBS, database=database)
+    tab.connect(jobs=JOBS, database=database, snapshot=True)
     run = tab.follow(tab.trigger("look", None))
     output: dict[str, Any] = run["output"]
     return output
 
 
 def assert_works(tab: Tab) -> None:
-    tab.connect(jobs=JOBS)
+    tab.connect(jobs=JOBS, snapshot=True)
     assert_adds(tab)
 
 
@@ -147,7 +147,7 @@ def test_two_tabs_make_one(browser: Browser) -> None:
 @pytest.mark.engines("chromium", "firefox")
 def test_one_that_is_deleted_is_missed_by_nobody(browser: Browser) -> None:
     tab = keep_snapshot(browser)
-    tab.connect(jobs=JOBS)
+    tab.connect(jobs=JOBS, snapshot=True)
     assert is_awake(tab)
     tab.js(
         "async () => (await navigator.storage.getDirectory()).removeEntry('.durably-snapshots', { recursive: true })"

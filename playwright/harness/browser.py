@@ -33,6 +33,10 @@ OTHER_HOST = "durably.test"
 HOSTS = f"--host-resolver-rules=MAP {OTHER_HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 WARNING = "console warning"
 UNREAD = "Failed to load ‘’. A ServiceWorker intercepted the request and encountered an unexpected error."
+SNAPSHOTS = "DURABLY_SNAPSHOTS" in os.environ
+"""Whether every page keeps a snapshot of Python. By itself only a test that asks for it has one: in the new profile
+that each test gets a page would start a second Python for it beside the test."""
+
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows the latter is as deadly
 
 
@@ -97,7 +101,7 @@ class Tab:
         *,
         jobs: tuple[str, ...] = ("./jobs.py",),
         database: str = "test.sqlite3",
-        snapshot: bool = True,
+        snapshot: bool = SNAPSHOTS,
     ) -> None:
         """Connect to a database; the ledger is told of it, and of every checkpoint that the page hears of."""
         options = {"database": database, "jobs": list(jobs), "snapshot": snapshot}

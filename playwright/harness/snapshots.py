@@ -61,7 +61,7 @@ def is_awake(tab: Tab) -> bool:
 def keep_snapshot(browser: Browser) -> Tab:
     """A tab that is not connected, and a snapshot."""
     tab = browser.tab()
-    tab.connect()
+    tab.connect(snapshot=True)
     wait_for_snapshot(tab)
     browser.reload(tab)
     return tab
