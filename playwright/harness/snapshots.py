@@ -16,7 +16,8 @@ _FOLDER = "(await navigator.storage.getDirectory()).getDirectoryHandle('.durably
 _LOOK = f"""async () => {{
   const headers = []
   for await (const file of (await {_FOLDER}).values()) {{
-    const text = await (await file.getFile()).slice(0, {HEADER_SIZE}).text()
+    const written = (error) => {{ if (error.name !== "NotReadableError") throw error; return "" }} // at this moment
+    const text = await (await file.getFile()).slice(0, {HEADER_SIZE}).text().catch(written)
     headers.push(text.startsWith("{{") ? JSON.parse(text) : null)
   }}
   return headers
