@@ -247,7 +247,7 @@ def test_a_hook_that_breaks_down_lets_nobody_through_and_shows_nothing(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any) -> None:
-        raise KeyError("/home/secret")
+        raise KeyError("what nobody is to know")
 
     requests = {
         "authenticate": ("GET", "/jobs"),
@@ -262,8 +262,8 @@ def test_a_hook_that_breaks_down_lets_nobody_through_and_shows_nothing(
         method, path = requests[name]
         response = await ask(handler, method, f"{path}?runId={run.id}", a_body_for(path))
         assert response.status == 500
-        assert "secret" not in told(response)["error"]
-        assert "/home/secret" in caplog.text
+        assert "nobody" not in told(response)["error"]
+        assert "what nobody is to know" in caplog.text
         assert len(await durably.get_runs()) == 1
 
     play(Auth(**{name: broken}), scene)

@@ -1,7 +1,7 @@
 """For the build: make a wheel with bytecode in the place of sources, by the Python that will run it (`bytecode.mjs`).
 
-A first visit would spend a third of a second compiling durably. Bytecode takes two and a half times the space, so other
-packages stay as they are. The same sources give the same bytes.
+So that a first visit need not compile durably. Bytecode takes two and a half times the space, so other packages stay as
+they are. The same sources give the same bytes.
 """
 
 import marshal
