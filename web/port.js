@@ -37,6 +37,7 @@ export class Port {
   #onCancelled
   /** @type {Worker} */ #worker
   /** @type {Worker | null} says for the worker that it lives, whatever it is doing */ #pulse = null
+  /** @type {Worker | null} makes a snapshot of Python for the next visit */ #snapshotMaker = null
   /** @type {string | null} the name of the Python worker */ #workerId = null
   /** @type {string[]} what the deputy sends to cancel a run, with its parameters left open */ #cancelRequests = []
   /** @type {Promise<void>} settles when the worker can be spoken to, or never will be */ #ready
@@ -192,10 +193,23 @@ export class Port {
     this.#worker.onmessage = this.#worker.onerror = null
     this.#worker.terminate()
     this.#pulse?.terminate()
+    this.#snapshotMaker?.terminate()
     this.#isReady = false
     this.#workerId = this.#interrupts = null
     this.#active = []
     this.#begun.clear()
+  }
+
+  /** By the page, as the pulse is: in Firefox a worker may hang for ever when it starts another. */
+  #makeSnapshot() {
+    const maker = new Worker(new URL("./snapshot-maker.js", import.meta.url), { type: "module", name: "durably snapshot" })
+    this.#snapshotMaker = maker
+    maker.onmessage = () => maker.terminate()
+    maker.onerror = (event) => {
+      event.preventDefault() // the page goes on as it did
+      console.info("durably: no snapshot of Python could be made for the next visit.", event.message)
+      maker.terminate()
+    }
   }
 
   #leave = () => {
@@ -241,8 +255,9 @@ export class Port {
     const answered = this.send("/runs?limit=1")
     answered.catch(() => {}) // it only shows whether the worker hears anything
     const isBlocked = await Promise.race([answered.then(() => false, () => false), pause(URGENT_PATIENCE_MS).then(() => true)])
-    if (isBlocked) await this.#interrupted(runId, answered)
-    else await pause(IGNORED_MS)
+    // Python that hears again, if only because it was interrupted, has yet to end the run.
+    const hears = !isBlocked || (await this.#interrupted(runId, answered))
+    for (let waited = 0; hears && goesOn() && waited < IGNORED_MS; waited += URGENT_PATIENCE_MS) await pause(URGENT_PATIENCE_MS)
     if (goesOn() && this.#closed === "no") {
       this.#endWorker()
       this.#replace()
@@ -313,7 +328,7 @@ export class Port {
 
   /** @param {any} message */
   #receive(message) {
-    const { ask, left, active, at, interrupts, worker, cancel, dead, sound } = message
+    const { ask, left, active, at, interrupts, worker, cancel, dead, sound, snapshot } = message
     if (ask !== undefined) return this.#worker.postMessage({ told: ask, left: marked(left) })
     if (worker !== undefined) {
       this.#workerId = worker
@@ -324,6 +339,7 @@ export class Port {
     if (active !== undefined) return this.#noteActive(active, at)
     if (dead !== undefined) return this.#died()
     if (sound !== undefined) return this.#noteSoundness(sound)
+    if (snapshot !== undefined) return this.#makeSnapshot()
     this.#requests.receive(message)
   }
 

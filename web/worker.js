@@ -9,8 +9,9 @@
  * and `{cancel: id}`, answered as `durably/browser/port.py` says. Before `ready` comes `{worker: id, cancel: requests}`:
  * the name by which others know this worker, and what a deputy sends to the database to cancel a run. At any time there
  * may be a question, `{ask: id, left: workers}`, to be answered by `{told: id, left: workers}` (`durably/browser/page.py`);
- * `{interrupts: name}` names the file through which a run can be interrupted, `{active: runs, at: ms}` names the runs that are executed here from that moment on, `{dead: sentence}` says that Python has broken down,
- * `{sound: boolean}` what was found when the database was looked at, or (`false`) come across.
+ * `{interrupts: name}` names the file through which a run can be interrupted, `{active: runs, at: ms}` the runs that are
+ * executed here from that moment on, `{dead: sentence}` says that Python has broken down, `{sound: boolean}` what was found
+ * when the database was looked at, or (`false`) come across, `{snapshot: "wanted"}` that one may now be made for the next visit.
  * Everything comes from this file's own folder; nothing is asked of any other origin.
  *
  * @module
@@ -95,7 +96,7 @@ async function start({ database, durability, jobs, packages, left, doubt, snapsh
   const { boot } = pyodide.pyimport("durably.browser.boot")
   const wayIn = await openWayIn(pyodide)
   const port = await boot(database, JSON.stringify(await sources), durability, JSON.stringify(left), post, wayIn)
-  if (port && isSnapshotWanted) void makeSnapshot()
+  if (port && isSnapshotWanted) void wishSnapshot()
   return port
 }
 
@@ -112,19 +113,12 @@ async function openWayIn(pyodide) {
   }
 }
 
-/** Have a snapshot made for the next visit, in a worker that ends with this one, when there is little else to do. */
-async function makeSnapshot() {
+/** Have the page make a snapshot for the next visit, when there is little else to do. */
+async function wishSnapshot() {
   await pause(SNAPSHOT_AFTER_MS)
   const atLast = performance.now() + SNAPSHOT_AT_LAST_MS
   while (isBusy && performance.now() < atLast) await pause(SNAPSHOT_AFTER_MS)
-  if (isDead) return
-  const maker = new Worker(new URL("./snapshot-maker.js", import.meta.url), { type: "module", name: "durably snapshot" })
-  maker.onmessage = () => maker.terminate()
-  maker.onerror = (event) => {
-    event.preventDefault() // the page goes on as it did
-    console.info("durably: no snapshot of Python could be made for the next visit.", event.message)
-    maker.terminate()
-  }
+  if (!isDead) self.postMessage({ snapshot: "wanted" })
 }
 
 /** @param {string} name @param {string} durability */

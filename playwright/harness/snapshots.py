@@ -30,6 +30,18 @@ _CHANGE = f"""async ([at, bytes, size]) => {{
     await writable.close()
   }}
 }}"""
+_HAND_OUT = f"""async (url) => {{
+  for await (const file of (await {_FOLDER}).values()) {{
+    await fetch(url, {{ method: "PUT", body: await file.getFile() }})
+    return file.name
+  }}
+}}"""
+_TAKE_IN = f"""async ([url, name]) => {{
+  const file = await (await {_FOLDER}).getFileHandle(name, {{ create: true }})
+  await (await fetch(url)).body.pipeTo(await file.createWritable())
+}}"""
+_handed_out: dict[str, str] = {}
+"""Of each engine for which this process has had one made: the name of its file, which the server keeps."""
 
 
 def headers(tab: Tab) -> list[dict[str, Any] | None]:
@@ -45,7 +57,8 @@ def wait_for_snapshot(tab: Tab, other_than: dict[str, Any] | None = None) -> dic
         kept = headers(tab)
         if len(kept) == 1 and kept[0] and kept[0] != other_than:
             return kept[0]
-        assert time.monotonic() < give_up_at, f"no snapshot: {kept}"
+        said = [message.text for message in tab.page.console_messages()]
+        assert time.monotonic() < give_up_at, f"no snapshot: {kept}, {said}"
         tab.page.wait_for_timeout(200)
 
 
@@ -62,7 +75,18 @@ def is_awake(tab: Tab) -> bool:
 def keep_snapshot(browser: Browser) -> Tab:
     """A tab that is not connected, and a snapshot."""
     tab = browser.tab()
-    tab.connect(snapshot=True)
-    wait_for_snapshot(tab)
-    browser.reload(tab)
+    put_snapshot(browser, tab)
     return tab
+
+
+def put_snapshot(browser: Browser, tab: Tab) -> None:
+    """Have a whole snapshot: the one that this engine has made for an earlier test, if any. `tab` is not connected."""
+    engine = browser.engine.name
+    url = f"/put/{engine}"
+    if engine in _handed_out:
+        tab.js(_TAKE_IN, [url, _handed_out[engine]])
+    else:
+        tab.connect(snapshot=True)
+        wait_for_snapshot(tab)
+        _handed_out[engine] = tab.js(_HAND_OUT, url)
+        browser.reload(tab)
