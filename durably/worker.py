@@ -181,13 +181,15 @@ class Worker:
                 await self._stop_beat_beside_loop()
         return bool(begun)
 
-    async def with_claim(self, write: Write[Written], *, freed: int = 0, is_sure: bool = False) -> tuple[Written, int]:
+    async def with_claim(
+        self, write: Write[Written], *, ends: str | None = None, is_sure: bool = False
+    ) -> tuple[Written, int]:
         """Make a commit, and let it claim runs, too, if this worker looks for some; they are begun.
 
-        `freed` is how many slots the commit frees; `is_sure` whether there is something to claim after it. What was
-        written, and how many runs were begun. They begin no sooner than whoever called this waits again.
+        `ends` is the run that the commit ends, which has its slot no more; `is_sure` says that there is something to
+        claim after it. What was written, and how many runs were begun: no sooner than whoever called this waits again.
         """
-        slots = self._options.max_concurrent_runs - len(self._at_work()) + freed
+        slots = self._options.max_concurrent_runs - len(self._at_work()) + (ends is not None)
         is_looking = self.is_started and not self._stopping and self._head_start is None and not self._turn.locked()
         claim = self._claimer.next_claim(slots, is_sure=is_sure) if is_looking else None
         if claim is None:
@@ -195,6 +197,8 @@ class Worker:
         async with self._turn:
             written, claimed = await write(claim)
             self._claimer.note_claimed(len(claimed), slots)
+            if claimed and ends is not None:
+                self._passed_on.add(ends)
             for each in claimed:
                 self._begin(each)
             self._tell_at_work()
@@ -224,7 +228,11 @@ class Worker:
 
     def _at_work(self) -> list[str]:
         """The runs that take a slot."""
-        return [run_id for run_id, execution in self._active.items() if not execution.is_parked]
+        return [
+            run_id
+            for run_id, execution in self._active.items()
+            if not execution.is_parked and run_id not in self._passed_on
+        ]
 
     async def _finish_in_flight(self, timeout: float | None) -> None:
         in_flight = [execution for execution in self._active.values() if not execution.is_parked]
@@ -296,10 +304,7 @@ class Worker:
 
     async def _finish(self, run_id: str, write: Write[StoredRun | None]) -> StoredRun | None:
         """Write the end of a run, and give its slot to the next one."""
-        stored, number = await self.with_claim(write, freed=1)
-        if number:
-            self._passed_on.add(run_id)
-        return stored
+        return (await self.with_claim(write, ends=run_id))[0]
 
     def _begin(self, stored: StoredRun) -> Execution:
         parked = self._active.get(stored.id)
