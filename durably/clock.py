@@ -8,12 +8,10 @@ the system's clock.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from collections.abc import Awaitable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Generator
 from datetime import UTC, datetime, timedelta
-from typing import Any, NewType, Protocol, TypeVar
+from typing import Any, Generic, NewType, Protocol, TypeVar
 
 EpochMs = NewType("EpochMs", int)
 
@@ -48,41 +46,63 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-async def unbroken(work: Awaitable[T]) -> T:
+def unbroken(work: Awaitable[T]) -> Awaitable[T]:
     """Do `work` to its end even if the caller is cancelled meanwhile; only then is the caller cancelled.
 
     For what must not be left half done: a statement under way, a commit and the event that tells it.
     """
-    result: asyncio.Future[T] = bare_future()
-    task = _begun(_done(work, result))
-    try:
-        # Not the task itself, which would be cancelled with its caller.
-        return await result
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):  # one more
-                await asyncio.wait({task})
-        raise
+    return _Unbroken(work)
 
 
-async def _done(work: Awaitable[T], result: asyncio.Future[T]) -> None:
-    try:
-        value = await work
-    except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
-        # Where nobody waits any more the cancellation goes on, and this is of no interest.
-        if not result.done():
-            result.set_exception(error)
-    else:
-        if not result.done():
-            result.set_result(value)
+class _Unbroken(Generic[T]):
+    """The work is done in the caller's own task: another one would cost more than the rest of a checkpoint.
+
+    A cancellation reaches that task where it waits, and there it is held back.
+    """
+
+    def __init__(self, work: Awaitable[T]) -> None:
+        self._work = work
+
+    def __await__(self) -> Generator[Any, None, T]:
+        steps = self._work.__await__()
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            while True:
+                waited_for = next(steps)
+                while True:
+                    try:
+                        yield from _look_on(waited_for)
+                        break
+                    except asyncio.CancelledError as error:
+                        cancelled = error
+        except StopIteration as end:
+            value: T = end.value
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            if cancelled is None:
+                raise
+        finally:
+            steps.close()
+        if cancelled is not None:
+            raise cancelled
+        return value
 
 
-def _begun(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """`work` as a task. In a browser, where a turn of the loop costs a millisecond, it begins before the next turn
-    and is often done by then."""
-    if sys.platform == "emscripten":
-        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
-    return asyncio.ensure_future(work)
+def _look_on(waited_for: asyncio.Future[Any] | None) -> Generator[Any, None, None]:
+    """Wait for what a coroutine has yielded. It is not awaited itself, for a cancellation would reach it, too."""
+    if waited_for is None:
+        yield
+    elif not waited_for.done():
+        gate = bare_future()
+
+        def open_gate(_: object) -> None:
+            if not gate.done():
+                gate.set_result(None)
+
+        waited_for._asyncio_future_blocking = False  # as a task does: it has been seen to, and others may await it
+        waited_for.add_done_callback(open_gate)
+        yield from gate
 
 
 async def finishes_within(clock: Clock, work: Awaitable[object], seconds: float) -> bool:

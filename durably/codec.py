@@ -67,7 +67,7 @@ class CodecError(Exception):
 
 def is_text(value: object) -> bool:
     """Whether it is a text that every database and wire can take: one without lone surrogates."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return isinstance(value, str) and not _has_surrogate(value)
 
 
 def encode(value: Any) -> Stored:

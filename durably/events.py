@@ -220,7 +220,10 @@ class EventBus:
         return _added(self._error_handlers, handler)
 
     def emit(self, kind: type[Event], **facts: Any) -> None:
-        """Make an event of this kind and hand it to everyone who listens."""
+        """Make an event of this kind and hand it to everyone who listens. One that nobody hears has only a number."""
+        if not (_heard(kind, self._listeners_here) or _heard(kind, self._listeners)):
+            self.sequence += 1
+            return
         event = self._made(kind, self._now(), facts)
         self._hand(event, self._listeners_here)
         self._hand(event, self._listeners)
@@ -285,6 +288,10 @@ class EventBus:
             await outcome
         except Exception:
             logger.exception("an error handler failed for %s", event.type)
+
+
+def _heard(kind: type[Event], listeners: Listeners) -> bool:
+    return bool(listeners.get(kind.type) or listeners.get("*"))
 
 
 def _added(functions: dict[object, T], function: T) -> Callable[[], None]:

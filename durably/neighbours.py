@@ -111,23 +111,24 @@ class Neighbours:
         self._reactions = reactions
         self._is_alive = is_alive
         self._known: set[str] = set()
+        self._is_open = False
         self._stop_relaying: Callable[[], None] | None = None
 
     def open(self) -> None:
         """Begin to listen and to tell; harmless when begun."""
-        if self._stop_relaying is None:
-            self._stop_relaying = self._bus.on("*", self._relay, here_only=True)
+        if not self._is_open:
+            self._is_open = True
             self._channel.open(self._hear)
             self._send("hello")
 
     def close(self) -> None:
         """Take leave."""
-        if self._stop_relaying is not None:
-            self._stop_relaying()
-            self._stop_relaying = None
+        if self._is_open:
+            self._is_open = False
             self._send("bye")
             self._channel.close()
             self._known.clear()
+            self._relay_where_heard()
 
     @property
     def are_known(self) -> bool:
@@ -144,11 +145,18 @@ class Neighbours:
     def _send(self, kind: str, **facts: Any) -> None:
         self._channel.send(message(self._name, kind, **facts))
 
+    def _relay_where_heard(self) -> None:
+        """Tell events while there are others; an event that nobody listens to is not even made."""
+        if self._known and self._stop_relaying is None:
+            self._stop_relaying = self._bus.on("*", self._relay, here_only=True)
+        elif not self._known and self._stop_relaying is not None:
+            self._stop_relaying()
+            self._stop_relaying = None
+
     def _relay(self, event: Event) -> None:
-        if self._known:
-            facts = {field.name: getattr(event, field.name) for field in fields(event) if field.name not in _HEADER}
-            at, is_taken = from_datetime(event.timestamp), self._reactions().has_room
-            self._send("event", type=event.type, at=at, facts=_packed(facts), taken=is_taken)
+        facts = {field.name: getattr(event, field.name) for field in fields(event) if field.name not in _HEADER}
+        at, is_taken = from_datetime(event.timestamp), self._reactions().has_room
+        self._send("event", type=event.type, at=at, facts=_packed(facts), taken=is_taken)
 
     def _hear(self, text: str) -> None:
         if not text.startswith(_BEGINNING):
@@ -164,11 +172,14 @@ class Neighbours:
         match kind:
             case "hello":
                 self._known.add(_text(sender))
+                self._relay_where_heard()
                 self._send("here")
             case "here":
                 self._known.add(_text(sender))
+                self._relay_where_heard()
             case "bye":
                 self._known.discard(sender)
+                self._relay_where_heard()
                 self._reactions().wake()
             case "signal":
                 self._reactions().poke(_text(said["run_id"]))

@@ -109,6 +109,21 @@ class Checkpoint:
     started_at: EpochMs
     now: EpochMs
 
+    def completed(self, output: str | bytes, *, progress: str | None = None, now: EpochMs) -> Checkpoint:
+        """The same step, now that it has its result. (`replace` would take three times as long.)"""
+        return Checkpoint(
+            name=self.name,
+            step_index=self.step_index,
+            status="completed",
+            output=output,
+            attempt=self.attempt,
+            signal=self.signal,
+            child_id=self.child_id,
+            progress=progress,
+            started_at=self.started_at,
+            now=now,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:

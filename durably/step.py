@@ -373,13 +373,7 @@ class StepContext:
 
     def _completed(self, checkpoint: Checkpoint, output: str | bytes) -> Checkpoint:
         session = self._session
-        return replace(
-            checkpoint,
-            status="completed",
-            output=output,
-            progress=session.progress.take(),
-            now=session.services.clock.now(),
-        )
+        return checkpoint.completed(output, progress=session.progress.take(), now=session.services.clock.now())
 
     async def _noted(self, what: str, make: Callable[[], T]) -> T:
         number = self._counts[what] = self._counts.get(what, 0) + 1

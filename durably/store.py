@@ -384,8 +384,3 @@ def checkpoint_statements(claim: Claim, checkpoint: Checkpoint) -> tuple[Stateme
 
 def fence(claim: Claim) -> dict[str, Value]:
     return {"run_id": claim.run_id, "generation": claim.generation}
-
-
-def completed(checkpoint: Checkpoint, output: str | bytes, now: EpochMs) -> Checkpoint:
-    """A waiting step's checkpoint, now that what it waited for has come."""
-    return replace(checkpoint, status="completed", output=output, wake_at=None, now=now)

@@ -19,7 +19,6 @@ from .records import Run, RunStatus
 from .rows import Checkpoint, NewRun, StoredRun, StoredStep
 from .services import ours
 from .session import Session
-from .store import completed
 from .waiting import NEVER, Waiting
 
 NULL = "null"
@@ -47,7 +46,7 @@ async def sleep(session: Session, name: str, seconds: float) -> None:
         now = session.services.clock.now()
         if checkpoint.wake_at is None or now < checkpoint.wake_at:
             return None
-        await session.write(completed(checkpoint, NULL, now))
+        await session.write(checkpoint.completed(NULL, now=now))
         return NULL
 
     wake_at = instant_after(session.services.clock.now(), seconds)
@@ -102,7 +101,7 @@ async def child_run(session: Session, name: str, new_run: NewRun, typed: TypedRu
         elif child.status.is_terminal:
             row = json.dumps(asdict(child))
             if child.status is RunStatus.COMPLETED:
-                await session.write(completed(checkpoint, row, now))
+                await session.write(checkpoint.completed(row, now=now))
                 return row
             error = _child_error(typed(child))
             await _fail(session, replace(checkpoint, output=row, now=now), error)

@@ -49,7 +49,7 @@ class OpfsDatabase:
         self._durability = durability
         self._connection: Any = None
         self._turn = asyncio.Lock()
-        self._last_loop_turn = 0.0
+        self._busy_since: float | None = None
         self._is_broken = False
         self._full_at = -math.inf
         self._waiting_since: float | None = None
@@ -235,10 +235,16 @@ class OpfsDatabase:
         return StorageError(f"database {self._name}: {message}")
 
     async def _give_loop_a_turn(self) -> None:
+        """Let the loop turn if it has not for a while; where it has, a turn would only cost time."""
         now = time.monotonic()
-        if now - self._last_loop_turn > LOOP_TURN_SECONDS:
+        if self._busy_since is None:
+            self._busy_since = now
+            asyncio.get_running_loop().call_soon(self._note_turn)
+        elif now - self._busy_since > LOOP_TURN_SECONDS:
             await asyncio.sleep(0)
-            self._last_loop_turn = time.monotonic()
+
+    def _note_turn(self) -> None:
+        self._busy_since = None
 
 
 async def _quota_is_used_up() -> bool:
@@ -273,10 +279,6 @@ def _float_text(value: float) -> str:
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return "NaN" if math.isnan(value) else repr(value)
-
-
-def _values(row: list[Any], blobs: list[bytes]) -> list[Value]:
-    return [_value(cell, blobs) if type(cell) is list else cell for cell in row]
 
 
 def _value(cell: list[Any], blobs: list[bytes]) -> Value:
