@@ -81,7 +81,7 @@ def test_a_relaxed_commit_is_not_flushed(browser: Browser) -> None:
     tab = storage_tab(browser)
     ask(tab, 0, "open", NAME, {"durability": "relaxed"})
     ask(tab, 0, "execute", "write", "CREATE TABLE marks (writer, number)")
-    assert ask(tab, 0, "flushesOf", 10) == 0
+    assert ask(tab, 0, "callsOf", 10)["flushes"] == 0
 
 
 # --- a sudden end ---------------------------------------------------------------------------------

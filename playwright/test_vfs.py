@@ -144,7 +144,17 @@ def test_every_commit_is_flushed(browser: Browser) -> None:
     tab = open_page(browser)
     open_both(tab)
     assert ask(tab, 0, "execute", "read", "SELECT synchronous FROM pragma_synchronous") == [[2]]
-    assert ask(tab, 0, "flushesOf", 10) >= 10
+    assert ask(tab, 0, "callsOf", 10)["flushes"] >= 10
+
+
+@pytest.mark.engines("chromium")
+def test_a_commit_is_one_write_and_one_flush(browser: Browser) -> None:
+    """However many pages it has; each call costs as much as the work of SQLite."""
+    tab = open_page(browser)
+    open_both(tab)
+    ask(tab, 0, "execute", "write", "CREATE INDEX marks_by_number ON marks (number, writer)")
+    ask(tab, 0, "callsOf", 5)
+    assert ask(tab, 0, "callsOf", 50) == {"writes": 50, "flushes": 50}
 
 
 @pytest.mark.engines("chromium")

@@ -4,6 +4,7 @@
  *
  * - A read sees every commit made before it. By itself the layer reads what it has heard of by message.
  * - A commit that is to be flushed is, also when it fills one of the two logs and the layer goes on in the other.
+ * - A commit is written in one call (`gathered.js`).
  * - The lock for writing can be given back. By itself the layer keeps it until somebody asks for it by a message,
  *   which a worker that is busy in somebody's code does not hear.
  * - A full disk is told apart from a broken one, and closing closes every handle.
@@ -16,6 +17,7 @@
  */
 
 import { isNamed, isQuota } from "./errors.js"
+import { gather } from "./gathered.js"
 import { OPFSWriteAheadVFS } from "./wa-sqlite/src/examples/OPFSWriteAheadVFS.js"
 
 const SQLITE_OK = 0, SQLITE_FULL = 13, SQLITE_IOERR = 10, SQLITE_IOERR_FSYNC = 1034, SQLITE_IOERR_LOCK = 3850
@@ -88,8 +90,10 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
   /** @override @param {string | null} path @param {number} id @param {number} flags @param {DataView} outFlags */
   jOpen(path, id, flags, outFlags) {
     const code = super.jOpen(path, id, flags, outFlags)
-    const writeAhead = code === SQLITE_OK ? this.mapIdToFile.get(id)?.writeAhead : undefined
+    const file = code === SQLITE_OK ? this.mapIdToFile.get(id) : undefined
+    const writeAhead = file?.writeAhead
     if (writeAhead) {
+      for (const handle of file?.waHandles ?? []) gather(handle)
       const checkpoint = writeAhead.checkpoint.bind(writeAhead)
       writeAhead.checkpoint = async (/** @type {any} */ options) => {
         try {

@@ -11,8 +11,8 @@ import { openDatabase } from "./durably/opfs.js"
 /** @type {import("../../web/sqlite.js").Connection} */ let connection
 /** Handles that are open. */
 const open = new Set()
-/** How often any handle was flushed. */
-let flushes = 0
+/** How often any handle was flushed, and a log was written to. */
+let flushes = 0, writes = 0
 /** Handles of write-ahead logs, and those of them that were written to and not flushed since. */
 const logs = new Set(), dirty = new Set()
 
@@ -36,7 +36,10 @@ Object.assign(FileSystemSyncAccessHandle.prototype, {
     dirty.delete(this)
   },
   write(...args) {
-    if (logs.has(this)) dirty.add(this)
+    if (logs.has(this)) {
+      dirty.add(this)
+      writes++
+    }
     return write.apply(this, args)
   },
 })
@@ -106,10 +109,11 @@ const COMMANDS = {
     }
     return count
   },
-  async flushesOf(commits) {
-    const before = flushes
+  /** How often files were flushed, and logs written to, for so many commits. */
+  async callsOf(commits) {
+    const before = { flushes, writes }
     for (let number = 0; number < commits; number++) await execute("write", "INSERT INTO marks VALUES ('flushed', 1)")
-    return flushes - before
+    return { flushes: flushes - before.flushes, writes: writes - before.writes }
   },
   /** Microseconds of one commit, one read: medians of `rounds` rounds of 100. */
   async cost(rounds) {
