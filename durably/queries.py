@@ -83,7 +83,11 @@ WHERE (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
       WHERE label.run_id = durably_runs.id AND label.key = wanted.key AND label.value = wanted.value))
 ORDER BY id DESC LIMIT :limit OFFSET :offset"""
 
-STEPS_OF_RUN = "SELECT * FROM durably_steps WHERE run_id = :run_id ORDER BY step_index, started_at"
+# In the order of `StoredStep`.
+STEPS_OF_RUN = """
+SELECT run_id, name, step_index, status, output, error, attempt, wake_at, signal, child_id, started_at, completed_at
+FROM durably_steps WHERE run_id = :run_id ORDER BY step_index, started_at
+"""
 
 # --- runs: a worker's -----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from .clock import EpochMs
 from .database import Row
@@ -48,9 +49,8 @@ class StoredRun:
     completed_at: EpochMs | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredStep:
-    """A row of `durably_steps`."""
+class StoredStep(NamedTuple):
+    """A row of `durably_steps`, as `STEPS_OF_RUN` selects it: a run that goes on may have thousands of them."""
 
     run_id: str
     name: str
@@ -150,17 +150,12 @@ class Glance:
 
 # A newer durably, in another tab, may have added columns.
 _RUN_COLUMNS = frozenset(field.name for field in fields(StoredRun))
-_STEP_COLUMNS = frozenset(field.name for field in fields(StoredStep))
 
 
 def stored_run(row: Row) -> StoredRun:
     columns = {name: value for name, value in zip(row.keys(), row, strict=True) if name in _RUN_COLUMNS}
     columns["status"] = RunStatus(columns["status"])
     return StoredRun(**columns)
-
-
-def stored_step(row: Row) -> StoredStep:
-    return StoredStep(**{name: value for name, value in zip(row.keys(), row, strict=True) if name in _STEP_COLUMNS})
 
 
 def json_list(values: Collection[str]) -> str:

@@ -19,7 +19,7 @@ from .database import Database, Row, Statement, Transaction, Value
 from .errors import LeaseLostError
 from .ledger_queries import ANY_SCHEDULE_DUE
 from .records import RunStatus
-from .rows import Checkpoint, Claim, Glance, Lost, NewRun, StoredRun, StoredStep, json_list, stored_run, stored_step
+from .rows import Checkpoint, Claim, Glance, Lost, NewRun, StoredRun, StoredStep, json_list, stored_run
 
 
 class Store:
@@ -101,7 +101,7 @@ class Store:
 
     async def steps_of(self, run_id: str) -> list[StoredStep]:
         [result] = await self.database.execute(Statement(sql.STEPS_OF_RUN, {"run_id": run_id}))
-        return [stored_step(row) for row in result.rows]
+        return [StoredStep(*row) for row in result.rows]
 
     # -- a worker's ----------------------------------------------------------------------------------
 

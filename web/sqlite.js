@@ -10,8 +10,8 @@
  * caller sends its own BEGIN, COMMIT and ROLLBACK). `params` is a list, or an object for named parameters.
  * Reply: the like, `[[columns, rows, changes], ...]`, or `{"error": [code, message]}`, as text; or as an array
  * of UTF-8 bytes and BLOBs where it is long or has any.
- * Values: null, numbers and text stand for themselves; `["i", text]` is an integer beyond 2**53,
- * `["f", text]` a float that JSON would make an integer or cannot write, `["b", n]` the n-th BLOB.
+ * Values: null, numbers and text stand for themselves; `{"i": text}` is an integer beyond 2**53,
+ * `{"f": text}` a float that JSON would make an integer or cannot write, `{"b": n}` the n-th BLOB.
  *
  * After an error in a transaction it has been rolled back before the reply is given.
  *
@@ -42,7 +42,7 @@ const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /**
- * @typedef {null | number | string | ["i" | "f", string] | ["b", number]} Value
+ * @typedef {null | number | string | { i: string } | { f: string } | { b: number }} Value
  * @typedef {{ pointer: number, names: (string | null)[], columns: string[] }} Prepared
  * @typedef {string | [Uint8Array, ...Uint8Array[]]} Reply
  * @typedef {Generator<Promise<unknown>, any, void>} Work  yields what has to be awaited before it can go on
@@ -502,12 +502,12 @@ export class Connection {
       if (value === (value | 0)) code = module._sqlite3_bind_int(pointer, index, value)
       else if (Number.isInteger(value)) code = this.#bindInteger(pointer, index, BigInt(value))
       else code = module._sqlite3_bind_double(pointer, index, value)
-    } else if (value[0] === "i") {
-      code = this.#bindInteger(pointer, index, BigInt(value[1]))
-    } else if (value[0] === "f") {
-      code = module._sqlite3_bind_double(pointer, index, Number(value[1]))
+    } else if ("i" in value) {
+      code = this.#bindInteger(pointer, index, BigInt(value.i))
+    } else if ("f" in value) {
+      code = module._sqlite3_bind_double(pointer, index, Number(value.f))
     } else {
-      const blob = /** @type {Uint8Array} */ (this.#given[Number(value[1])])
+      const blob = /** @type {Uint8Array} */ (this.#given[value.b])
       code = blob.length
         ? this.#bindBytes(module._sqlite3_bind_blob, pointer, index, blob)
         : module._sqlite3_bind_zeroblob(pointer, index, 0)
@@ -542,21 +542,21 @@ export class Connection {
     const module = this.#module
     switch (module._sqlite3_column_type(pointer, index)) {
       case TYPE_INTEGER: {
-        const low = module._sqlite3_column_int64(pointer, index)
-        const integer = (BigInt(module.getTempRet0()) << 32n) | BigInt(low >>> 0)
-        const number = Number(integer)
-        return Number.isSafeInteger(number) ? number : ["i", String(integer)]
+        const low = module._sqlite3_column_int64(pointer, index), high = module.getTempRet0()
+        // Exact where it is safe; a `BigInt` for each number would take longer than all else here.
+        const number = high * 2 ** 32 + (low >>> 0)
+        return Number.isSafeInteger(number) ? number : { i: String((BigInt(high) << 32n) | BigInt(low >>> 0)) }
       }
       case TYPE_FLOAT: {
         const number = module._sqlite3_column_double(pointer, index)
         if (Number.isFinite(number) && !Number.isInteger(number)) return number
-        return ["f", Object.is(number, -0) ? "-0.0" : String(number)]
+        return { f: Object.is(number, -0) ? "-0.0" : String(number) }
       }
       case TYPE_TEXT:
         return decoder.decode(this.#bytes(module._sqlite3_column_text, pointer, index))
       case TYPE_BLOB:
         this.#taken.push(this.#bytes(module._sqlite3_column_blob, pointer, index).slice())
-        return ["b", this.#taken.length - 1]
+        return { b: this.#taken.length - 1 }
       default:
         return null
     }

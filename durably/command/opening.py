@@ -56,7 +56,7 @@ class OpenFile:
         """The steps of a run, with their outputs as they are stored."""
         return [
             replace(
-                step_view(replace(stored, output=None)),
+                step_view(stored._replace(output=None)),
                 output=json.loads(stored.output) if isinstance(stored.output, str) else stored.output,
             )
             for stored in await self._store.steps_of(run_id)

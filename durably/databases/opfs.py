@@ -21,7 +21,7 @@ from typing import Any
 from pyodide.ffi import JsException, to_js  # noqa: TID251 - this module's purpose
 
 from ..clock import unbroken
-from ..database import OpenTransaction, Params, Result, Row, Statement, Value
+from ..database import OpenTransaction, Params, Result, Row, Statement
 from ..errors import StorageError, StorageFullError
 from ..events import logger
 from ..records import StorageInfo
@@ -201,21 +201,16 @@ class OpfsDatabase:
 
     async def _results(self, reply: Any) -> list[Result]:
         blobs: list[bytes] = []
-        if isinstance(reply, str):
-            found = json.loads(reply)
-        else:
+        text = reply
+        if not isinstance(reply, str):
             first, *rest = reply
             blobs = [blob.to_bytes() for blob in rest]
-            found = json.loads(first.to_bytes())
+            text = first.to_bytes()
+        # Most replies have nothing marked, and then this costs nothing.
+        found = json.loads(text, object_hook=lambda marked: _unmarked(marked, blobs))
         if isinstance(found, dict):
             raise await self._error(*found["error"])
-        return [
-            Result(
-                [Row(names, [_value(cell, blobs) if type(cell) is list else cell for cell in row]) for row in rows],
-                changes,
-            )
-            for names, rows, changes in found
-        ]
+        return [Result([Row(names, row) for row in rows], changes) for names, rows, changes in found]
 
     async def _error(self, code: int, message: str) -> StorageError:
         primary = code & 0xFF
@@ -264,14 +259,14 @@ def _wire(value: Any, blobs: list[bytes]) -> Any:
     if value is None or type(value) is str:
         return value
     if isinstance(value, int):
-        return int(value) if abs(value) < _LARGEST_EXACT_INTEGER else ["i", str(int(value))]
+        return int(value) if abs(value) < _LARGEST_EXACT_INTEGER else {"i": str(int(value))}
     if isinstance(value, float):
-        return value if math.isfinite(value) and not value.is_integer() else ["f", _float_text(value)]
+        return value if math.isfinite(value) and not value.is_integer() else {"f": _float_text(value)}
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bytes | bytearray | memoryview):
         blobs.append(bytes(value))
-        return ["b", len(blobs) - 1]
+        return {"b": len(blobs) - 1}
     raise StorageError(f"a {type(value).__name__} cannot be a parameter of SQL; give None, int, float, str or bytes")
 
 
@@ -281,9 +276,14 @@ def _float_text(value: float) -> str:
     return "NaN" if math.isnan(value) else repr(value)
 
 
-def _value(cell: list[Any], blobs: list[bytes]) -> Value:
-    kind, content = cell
-    if kind == "b":
-        blob: Value = blobs[content]
-        return blob
-    return int(content) if kind == "i" else float(content)
+def _unmarked(marked: dict[str, Any], blobs: list[bytes]) -> Any:
+    [(kind, content)] = marked.items()
+    match kind:
+        case "b":
+            return blobs[content]
+        case "i":
+            return int(content)
+        case "f":
+            return float(content)
+        case _:
+            return marked
