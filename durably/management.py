@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -146,7 +146,7 @@ class Runs(Schedules):
         """
         return self._services.bus.on_error(handler)
 
-    def subscribe(self, run_id: str) -> AsyncIterator[Event]:
+    def subscribe(self, run_id: str) -> AsyncGenerator[Event, None]:
         """The events of one run: its present state as events, then live, up to its end.
 
         No event of this instance in between is missed; of a run that another process or tab executes the store

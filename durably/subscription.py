@@ -9,7 +9,7 @@ neighbours, only after one more interval, in which their own word of it may come
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -49,7 +49,7 @@ async def follow(
     find_execution: FindExecution,
     may_hear_of_it: Callable[[], bool],
     polling_interval: float,
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """The events of a run. Raises `NotFoundError` if there is no such run.
 
     `may_hear_of_it`: whether somebody may be about to tell what the row says already.

@@ -153,7 +153,7 @@ async def test_leaving_a_subscription_early_leaves_nothing_behind() -> None:
     async for event in subscription:
         assert event.type == "run:trigger"
         break
-    await subscription.aclose()  # type: ignore[attr-defined]
+    await subscription.aclose()
     done = await finished(durably, run)
     assert done.status == "completed"
     assert types(await collected(durably, run)) == ["run:complete"]

@@ -340,7 +340,7 @@ def test_a_run_is_followed_to_its_end() -> None:
         assert isinstance(other.body, AsyncIterator)
         first = await anext(other.body)
         assert first.startswith(b":")
-        await other.body.aclose()  # type: ignore[attr-defined]
+        await other.body.aclose()
 
     play(scene)
 
@@ -360,7 +360,7 @@ def test_the_state_of_a_run_is_told_by_an_instance_of_which_nothing_was_heard_ye
         assert b"listening" in await anext(response.body)
         async with asyncio.timeout(5):
             assert b'"run:trigger"' in await anext(response.body)
-        await response.body.aclose()  # type: ignore[attr-defined]
+        await response.body.aclose()
         await durably.stop()
 
     asyncio.run(run())

@@ -228,7 +228,7 @@ def test_what_authenticate_gives_is_what_the_other_hooks_get(is_async: bool) -> 
         for path in (f"/run?runId={run_id}", "/runs", "/export"):
             assert (await ask(handler, "GET", path)).status == 200
         stream = await ask(handler, "GET", "/runs/subscribe")
-        await stream.body.aclose()  # type: ignore[union-attr]
+        await stream.body.aclose()
         assert heard == [context] * 5
 
     play(auth, scene)
@@ -371,7 +371,7 @@ def test_a_filter_may_be_changed_in_place_or_made_anew() -> None:
         assert not isinstance(stream.body, bytes)
         assert b"listening" in await anext(stream.body)
         assert own.id.encode() in await anext(stream.body)
-        await stream.body.aclose()  # type: ignore[attr-defined]
+        await stream.body.aclose()
 
     play(Auth(authenticate=by_token, scope_runs=changed), scene)
 
@@ -390,7 +390,7 @@ def test_streams_have_a_scope_of_their_own_if_they_need_one() -> None:
     async def other_scene(durably: Durably, handler: DurablyHandler) -> None:
         stream = await ask(handler, "GET", "/runs/subscribe")
         assert stream.status == 200
-        await stream.body.aclose()  # type: ignore[union-attr]
+        await stream.body.aclose()
 
     play(Auth(scope_runs=completed_ones, scope_runs_subscribe=lambda _, runs: runs), other_scene)
 
@@ -434,7 +434,7 @@ def test_on_trigger_decides_the_labels_whatever_the_client_writes(path: str) -> 
         [run] = await durably.get_runs()
         assert run.labels == {"org": "acme", "kind": "x"}
         if not isinstance(response.body, bytes):
-            await response.body.aclose()  # type: ignore[attr-defined]
+            await response.body.aclose()
 
     play(TENANTS, scene)
 

@@ -143,7 +143,7 @@ async def test_every_endpoint_answers_as_the_document_says() -> None:
         if not isinstance(response.body, bytes):
             await anext(response.body)
             event = (await anext(response.body)).decode()
-            await response.body.aclose()  # type: ignore[attr-defined]
+            await response.body.aclose()
             require_valid({"$ref": "#/components/schemas/Event"}, json.loads(event.partition("data: ")[2]))
             return event
         if media_type != "application/json":
@@ -247,7 +247,7 @@ async def test_every_kind_of_event_is_told_as_the_document_says() -> None:
         require_valid({"$ref": "#/components/schemas/Event"}, event)
         with pytest.raises(jsonschema_rs.ValidationError):
             require_valid({"$ref": "#/components/schemas/Event"}, {**event, "workerId": "w"})
-    await response.body.aclose()  # type: ignore[attr-defined]
+    await response.body.aclose()
     assert FACTS.keys() >= TERMINAL_TYPES
     await durably.stop()
 

@@ -95,7 +95,7 @@ class Reader:
     async def close(self) -> None:
         self.task.cancel()
         await asyncio.wait({self.task})
-        await self.body.aclose()  # type: ignore[attr-defined]
+        await self.body.aclose()
 
 
 def parsed(frame: bytes) -> Told:
@@ -461,7 +461,7 @@ async def test_a_stream_that_is_not_read_or_not_closed_leaves_no_listener_behind
                 if is_read:
                     await anext(response.body)  # type: ignore[arg-type]
                 if is_closed:
-                    await response.body.aclose()  # type: ignore[union-attr]
+                    await response.body.aclose()
                     assert listeners(durably) == before
                 del response
                 gc.collect(1)  # they are young

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from ..errors import describe
 from ..events import logger
 from ..http import DurablyHandler, Request
+from ..http.message import Chunks
 from .page import Page
 
 
@@ -61,14 +61,12 @@ class Port:
         else:
             self._send({"id": request_id, "end": True})
 
-    async def _stream(self, request_id: int, chunks: AsyncIterator[bytes]) -> None:
+    async def _stream(self, request_id: int, chunks: Chunks) -> None:
         try:
             async for chunk in chunks:
                 self._send({"id": request_id, "chunk": chunk.decode("utf-8")})
         finally:
-            close = getattr(chunks, "aclose", None)
-            if close is not None:
-                await close()
+            await chunks.aclose()
 
     def _send(self, message: dict[str, Any]) -> None:
         self._post(json.dumps(message))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
 from ..errors import DurablyError, ValidationError, describe
 from ..events import logger
 from .handler import DurablyHandler
-from .message import Request, Response
+from .message import Chunks, Request, Response
 
 __all__ = ["durably_app"]
 
@@ -121,10 +121,10 @@ async def _respond(response: Response, receive: Receive, send: Send) -> None:
         for task in (sending, leaving):
             task.cancel()
         await asyncio.wait({sending, leaving})
-        await _close(response.body)
+        await response.body.aclose()
 
 
-async def _stream(status: int, headers: list[tuple[bytes, bytes]], chunks: AsyncIterator[bytes], send: Send) -> None:
+async def _stream(status: int, headers: list[tuple[bytes, bytes]], chunks: Chunks, send: Send) -> None:
     """Send what comes, each chunk when the one before it is on its way: who reads slowly is sent no more meanwhile."""
     try:
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -143,9 +143,3 @@ async def _left(receive: Receive) -> None:
     """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _close(body: AsyncIterator[bytes]) -> None:
-    close = getattr(body, "aclose", None)
-    if close is not None:
-        await close()

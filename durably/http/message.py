@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from ..errors import ValidationError
@@ -67,13 +67,23 @@ class Request:
             raise ValidationError(f"the URL cannot be read: {error}") from error
 
 
+class Chunks(Protocol):
+    """The bytes of a stream, as they come. Whoever wants no more of them, read or not, closes it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def __anext__(self) -> Awaitable[bytes]: ...
+
+    def aclose(self) -> Awaitable[None]: ...
+
+
 @dataclass(frozen=True)
 class Response:
     """`body` is bytes, or an async iterator of them for a stream without an end known, which has an `aclose`."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | Chunks = b""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", Headers(self.headers))

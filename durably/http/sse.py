@@ -56,7 +56,7 @@ class EventStreams:
         for feed in [*self._feeds]:
             feed.end()
 
-    def of(self, events: AsyncIterator[Event], first: Iterable[Event] = (), after: int = -1) -> Response:
+    def of(self, events: AsyncGenerator[Event, None], first: Iterable[Event] = (), after: int = -1) -> Response:
         """A response that sends `first`, then `events` with a sequence number beyond `after` to their end; closing its
         body closes them."""
         feed = self._feed()
@@ -231,7 +231,7 @@ class _Tap:
 class _Gathering:
     """The events of an iterator, which it takes as they come: whoever reads slowly must not hold them up."""
 
-    def __init__(self, events: AsyncIterator[Event], feed: _Feed, after: int) -> None:
+    def __init__(self, events: AsyncGenerator[Event, None], feed: _Feed, after: int) -> None:
         self._events = events
         self._after = after
         self._feed = feed
@@ -244,15 +244,10 @@ class _Gathering:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        await self._close_events()
+        await self._events.aclose()
 
     def stop(self) -> None:
         pass  # nothing refers to an iterator that nobody reads: the event loop closes it
-
-    async def _close_events(self) -> None:
-        close = getattr(self._events, "aclose", None)
-        if close is not None:
-            await close()
 
     async def _gather(self) -> None:
         try:
@@ -260,7 +255,7 @@ class _Gathering:
                 if event.sequence > self._after:
                     self._feed.put(event)
                 if self._feed.is_over:  # cut off
-                    await self._close_events()
+                    await self._events.aclose()
                     break
         except Exception as error:  # noqa: BLE001 - it is the reader's, who raises it
             self._feed.end(error)
