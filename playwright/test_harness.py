@@ -6,6 +6,7 @@ import pytest
 from harness.browser import Browser
 from harness.checks import assert_survived
 from harness.server import Ledger, Server
+from harness.snapshots import is_awake
 
 IN_A_WORKER = """
 source => void new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })))
@@ -29,6 +30,14 @@ def test_whatever_goes_wrong_in_a_page_or_its_worker_is_a_problem(browser: Brows
     with pytest.raises(AssertionError) as failure:
         browser.check()
     assert [report for report in REPORTS if report not in str(failure.value)] == []
+
+
+@pytest.mark.engines("chromium", "chromium-coop", "firefox")
+def test_python_comes_from_the_snapshot_that_the_browser_began_with(browser: Browser) -> None:
+    """Else all tests would do the same, only later."""
+    tab = browser.tab()
+    tab.connect()
+    assert is_awake(tab) == browser.has_snapshot
 
 
 def test_an_error_that_was_expected_must_come(browser: Browser) -> None:

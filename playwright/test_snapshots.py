@@ -14,10 +14,11 @@ from harness.server import DIST, Server
 from harness.snapshots import (
     HEADER_SIZE,
     change_snapshot,
+    give_snapshot_back,
     headers,
+    hold_snapshot,
     is_awake,
     keep_snapshot,
-    put_snapshot,
     wait_for_snapshot,
 )
 
@@ -41,6 +42,7 @@ def assert_adds(tab: Tab) -> None:
     assert tab.follow(tab.trigger("add", [1, 2, 3]))["output"] == 6
 
 
+@pytest.mark.new_profile
 @pytest.mark.engines("chromium", "firefox")
 def test_the_next_visit_wakes_python_up_and_nothing_repeats(browser: Browser) -> None:
     first = browser.tab()
@@ -96,8 +98,10 @@ def make_it_anothers(tab: Tab) -> None:
 @pytest.mark.engines("chromium", "firefox")
 def test_one_that_will_not_do_is_made_anew(browser: Browser) -> None:
     tab = keep_snapshot(browser)
+    beside = browser.tab()
+    hold_snapshot(beside)
     for spoil in (cut_short, damage_a_byte, empty, damage_the_header, make_it_anothers):
-        put_snapshot(browser, tab)
+        give_snapshot_back(beside)
         spoil(tab)
         assert_works(tab)
         assert not is_awake(tab), spoil.__name__
@@ -141,6 +145,7 @@ def sum_of(body: bytes) -> int:
     return a ^ (3 * b % 2**32) ^ (5 * c % 2**32) ^ (7 * d % 2**32)
 
 
+@pytest.mark.new_profile
 def test_two_tabs_make_one(browser: Browser) -> None:
     tabs = [browser.tab(), browser.tab()]
     for tab in tabs:
@@ -186,13 +191,16 @@ def test_after_an_upgrade_there_is_a_new_one_and_the_old_one_is_gone(browser: Br
         del server.files[path]
 
 
+@pytest.mark.new_profile
 def test_without_room_none_is_kept(browser: Browser) -> None:
     tab = browser.tab()
     session = tab.page.context.new_cdp_session(tab.page)
     origin = tab.js("location.origin")
     session.send("Storage.overrideQuotaForOrigin", {"origin": origin, "quotaSize": 60_000_000})
-    assert_works(tab)
-    tab.page.wait_for_timeout(12_000)
+    with tab.page.expect_worker(lambda worker: "snapshot-maker" in worker.url) as maker:
+        assert_works(tab)
+    with maker.value.expect_event("close", timeout=60_000):
+        pass
     assert headers(tab) == []
     browser.reload(tab)
     assert_works(tab)

@@ -83,7 +83,7 @@ def test_a_tab_that_comes_while_a_plain_step_keeps_the_other_busy_can_work_at_on
     first.connect()
     warm_up = first.trigger("chain", {"ledger": other.url, "steps": 1, "seconds": 0})
     assert first.follow(warm_up)["status"] == "completed"
-    long_run = first.trigger("think", {"ledger": busy.url, "busy": 20})
+    long_run = first.trigger("think", {"ledger": busy.url, "busy": 12})
     busy.wait_for("step", "think")
 
     second.connect()

@@ -33,9 +33,6 @@ OTHER_HOST = "durably.test"
 HOSTS = f"--host-resolver-rules=MAP {OTHER_HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 WARNING = "console warning"
 UNREAD = "Failed to load ‘’. A ServiceWorker intercepted the request and encountered an unexpected error."
-SNAPSHOTS = "DURABLY_SNAPSHOTS" in os.environ
-"""Whether every page keeps a snapshot of Python. By itself only a test that asks for it has one: in the new profile
-that each test gets a page would start a second Python for it beside the test."""
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows the latter is as deadly
 
@@ -88,8 +85,9 @@ ENGINES = {
 class Tab:
     """A tab with a page that offers `durably` to the test, as `playwright/pages/job.html` does."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, *, has_snapshot: bool = False) -> None:
         self.page = page
+        self._has_snapshot = has_snapshot
 
     def js(self, expression: str, argument: Any = None) -> Any:
         """What an expression, or a function of `argument`, gives in the page; promises are awaited."""
@@ -101,10 +99,18 @@ class Tab:
         *,
         jobs: tuple[str, ...] = ("./jobs.py",),
         database: str = "test.sqlite3",
-        snapshot: bool = SNAPSHOTS,
+        snapshot: bool | None = None,
     ) -> None:
-        """Connect to a database; the ledger is told of it, and of every checkpoint that the page hears of."""
-        options = {"database": database, "jobs": list(jobs), "snapshot": snapshot}
+        """Connect to a database; the ledger is told of it, and of every checkpoint that the page hears of.
+
+        By itself a page uses a snapshot of Python where its browser began with one. Elsewhere it would make one, and a
+        second Python would be started for it beside the test.
+        """
+        options = {
+            "database": database,
+            "jobs": list(jobs),
+            "snapshot": self._has_snapshot if snapshot is None else snapshot,
+        }
         self.js("start", {"ledger": ledger_url, "options": options})
 
     def report_to(self, ledger_url: str) -> None:
@@ -158,13 +164,18 @@ class Browser:
         engine: Engine = ENGINES["chromium"],
         *,
         scale: float = 1,
+        has_snapshot: bool = False,
     ) -> None:
-        """`scale` is how many pixels of the screen one of the page takes each way."""
+        """`scale` is how many pixels of the screen one of the page takes each way.
+
+        `has_snapshot` says of the profile that it is one of `harness.profiles`.
+        """
         self._type = browser_type
         self.engine = engine
         self._profile = profile
         self._server = server
         self._scale = scale
+        self.has_snapshot = has_snapshot
         self._problems: list[str] = []
         self._expected: list[str] = []
         self._context: BrowserContext
@@ -201,7 +212,7 @@ class Browser:
         path = path.replace("/t/", self.engine.pages, 1)
         page.goto(f"http://{host}:{self._server.server_port}{path}")
         page.wait_for_function(until)
-        return Tab(page)
+        return Tab(page, has_snapshot=self.has_snapshot)
 
     def reload(self, tab: Tab, *, until: str = "window.ready") -> None:
         tab.page.reload()

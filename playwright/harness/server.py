@@ -4,8 +4,7 @@
 folder beside them as a user would copy it, and so is the empty `/readme/`. `/coop/` is the same as `/t/`, but workers
 there find no mode in which a file may be opened twice at once. A test may add files of its own with `put`, and an
 API of its own, at `/api/`; and give a path a Content-Security-Policy in `policies`.
-`PUT /put/...` adds a file from a page. `POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this
-process.
+`POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this process.
 """
 
 from __future__ import annotations
@@ -169,14 +168,6 @@ class Handler(SimpleHTTPRequestHandler):
     def do_DELETE(self) -> None:
         if not self._is_for_api(self.path):
             self._answer(404)
-
-    def do_PUT(self) -> None:
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if not self.path.startswith("/put/"):
-            self._answer(404)
-            return
-        self.server.files[self.path] = content
-        self._answer(204)
 
     def do_POST(self) -> None:
         if self._is_for_api(self.path):

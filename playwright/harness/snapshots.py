@@ -30,18 +30,23 @@ _CHANGE = f"""async ([at, bytes, size]) => {{
     await writable.close()
   }}
 }}"""
-_HAND_OUT = f"""async (url) => {{
+_MAKE = """() => new Promise((resolve, reject) => {
+  const maker = new Worker("./durably/snapshot-maker.js", { type: "module" })
+  maker.onmessage = () => resolve(maker.terminate())
+  maker.onerror = ({ message }) => reject(new Error(message))
+})"""
+_HOLD = f"""async () => {{
   for await (const file of (await {_FOLDER}).values()) {{
-    await fetch(url, {{ method: "PUT", body: await file.getFile() }})
-    return file.name
+    window.held = [file.name, await (await file.getFile()).arrayBuffer()]
   }}
 }}"""
-_TAKE_IN = f"""async ([url, name]) => {{
+_GIVE_BACK = f"""async () => {{
+  const [name, content] = held
   const file = await (await {_FOLDER}).getFileHandle(name, {{ create: true }})
-  await (await fetch(url)).body.pipeTo(await file.createWritable())
+  const writable = await file.createWritable()
+  await writable.write(content)
+  await writable.close()
 }}"""
-_handed_out: dict[str, str] = {}
-"""Of each engine for which this process has had one made: the name of its file, which the server keeps."""
 
 
 def headers(tab: Tab) -> list[dict[str, Any] | None]:
@@ -72,21 +77,26 @@ def is_awake(tab: Tab) -> bool:
     return AWAKE in tab.js("() => window.boots")
 
 
+def make_snapshot(tab: Tab) -> None:
+    """Have a whole one, as a page has it made some seconds after its first visit."""
+    tab.js(_MAKE)
+    [header] = headers(tab)
+    assert header is not None
+
+
 def keep_snapshot(browser: Browser) -> Tab:
     """A tab that is not connected, and a snapshot."""
     tab = browser.tab()
-    put_snapshot(browser, tab)
+    if not browser.has_snapshot:
+        make_snapshot(tab)
     return tab
 
 
-def put_snapshot(browser: Browser, tab: Tab) -> None:
-    """Have a whole snapshot: the one that this engine has made for an earlier test, if any. `tab` is not connected."""
-    engine = browser.engine.name
-    url = f"/put/{engine}"
-    if engine in _handed_out:
-        tab.js(_TAKE_IN, [url, _handed_out[engine]])
-    else:
-        tab.connect(snapshot=True)
-        wait_for_snapshot(tab)
-        _handed_out[engine] = tab.js(_HAND_OUT, url)
-        browser.reload(tab)
+def hold_snapshot(tab: Tab) -> None:
+    """Remember it as it is, as long as the page is there."""
+    tab.js(_HOLD)
+
+
+def give_snapshot_back(tab: Tab) -> None:
+    """Have it again as the page remembers it, whatever has become of it."""
+    tab.js(_GIVE_BACK)
