@@ -3,7 +3,7 @@
  *
  * The layer writes each page in two calls, its header and its content, a dozen calls for a small commit, and each of them
  * costs as much as all together. So pages are kept until the header comes that ends them: of a commit, after which other
- * tabs read it, or of a file. And a log into which nothing was written since is not flushed again.
+ * tabs read it, or of a file.
  *
  * @module
  */
@@ -17,6 +17,8 @@ const MOST_BYTES = 1 << 20
 /**
  * Gather what is written through this handle from now on.
  * @param {FileSystemSyncAccessHandle} handle
+ * @returns {() => void} flushes what was written through it since it was last flushed, if there is any; `flush` itself also
+ *   flushes what others have written
  */
 export function gather(handle) {
   /** @type {FileSystemSyncAccessHandle} */ const prototype = Object.getPrototypeOf(handle)
@@ -67,12 +69,14 @@ export function gather(handle) {
   }
   handle.flush = () => {
     writeKept()
-    if (isFlushed) return
     prototype.flush.call(handle)
     isFlushed = true
   }
   handle.close = () => {
     length = 0 // of a transaction that has not ended
     prototype.close.call(handle)
+  }
+  return () => {
+    if (length || !isFlushed) handle.flush()
   }
 }

@@ -32,6 +32,7 @@ const CHECKPOINT_PATIENCE_MS = 1000
 export class WriteAheadVFS extends OPFSWriteAheadVFS {
   #name
   #commitFailed = false
+  /** @type {(() => void)[]} what there is to flush in each of the two logs */ #flushes = []
 
   /** @param {unknown} module  SQLite @param {string} name  of the database */
   static async open(module, name) {
@@ -93,7 +94,7 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
     const file = code === SQLITE_OK ? this.mapIdToFile.get(id) : undefined
     const writeAhead = file?.writeAhead
     if (writeAhead) {
-      for (const handle of file?.waHandles ?? []) gather(handle)
+      this.#flushes = file?.waHandles?.map(gather) ?? []
       const checkpoint = writeAhead.checkpoint.bind(writeAhead)
       writeAhead.checkpoint = async (/** @type {any} */ options) => {
         try {
@@ -148,7 +149,7 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
     if (!file?.waHandles || Number(file.synchronous) < SYNCHRONOUS_FULL) return super.jSync(id, flags)
     try {
       // Which of the two logs the commit is in depends on whether it filled one.
-      for (const handle of file.waHandles) handle.flush()
+      for (const flush of this.#flushes) flush()
       return SQLITE_OK
     } catch (error) {
       this.lastError = error
