@@ -39,7 +39,9 @@ def test_the_quick_bench_measures_every_figure_of_its_table(tmp_path: Path) -> N
         against.setdefault(row["figure"], []).append(row["versus"])
         assert row["title"] in done.stdout
         for side in (row["ours"], row["other"] or row["ours"]):
-            assert 0 < side["min"] <= side["median"] <= side["max"], row
+            assert side["min"] <= side["median"] <= side["max"], row
+            # It is the difference of two: of 20 steps, once, chance may be the larger part.
+            assert side["min"] > 0 or row["figure"] == "replay", row
             assert side["n"] >= 1
     assert against == FIGURES
     assert found["date"]

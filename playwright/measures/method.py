@@ -26,7 +26,7 @@ METHOD = {
     "trigger": ("trigger: from the page's call to the first line of the job, after 150 ms without work.",),
     "replay": (
         "replay: a failed run with {replayed} stored steps is retried; from the page's call to the end of the "
-        "last stored step, less the same of a run without steps, so that reading the steps counts.",
+        "last stored step, less the same of a run without steps (the median), so that reading the steps counts.",
     ),
     "warm-boot": (
         "warm boot: in a profile that has seen the page once, until it had kept its snapshot of Python (some 8 s, and "
