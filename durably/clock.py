@@ -55,7 +55,7 @@ def unbroken(work: Awaitable[T]) -> Awaitable[T]:
 
 
 class _Unbroken(Generic[T]):
-    """The work is done in the caller's own task: another one would cost more than the rest of a checkpoint.
+    """The work is done in the caller's own task: another one would begin a turn of the loop later.
 
     A cancellation reaches that task where it waits, and there it is held back.
     """

@@ -110,7 +110,7 @@ class Checkpoint:
     now: EpochMs
 
     def completed(self, output: str | bytes, *, progress: str | None = None, now: EpochMs) -> Checkpoint:
-        """The same step, now that it has its result. (`replace` would take three times as long.)"""
+        """The same step, now that it has its result. (`replace` takes 1.6 times as long.)"""
         return Checkpoint(
             name=self.name,
             step_index=self.step_index,

@@ -27,8 +27,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 from harness.browser import ENGINES, Browser, Engine  # noqa: E402 - the path comes first
-from harness.profiles import Profiles  # noqa: E402 - as above
-from harness.server import Ledger, Server  # noqa: E402 - as above
+from harness.profiles import Profiles  # noqa: E402 - the path comes first
+from harness.server import Ledger, Server  # noqa: E402 - the path comes first
 
 SNAPSHOTS = os.environ.get("DURABLY_SNAPSHOTS") != "0"
 

@@ -149,7 +149,7 @@ def test_every_commit_is_flushed(browser: Browser) -> None:
 
 @pytest.mark.engines("chromium")
 def test_a_commit_is_one_write_and_one_flush(browser: Browser) -> None:
-    """However many pages it has; each call costs as much as the work of SQLite."""
+    """However many pages it has."""
     tab = open_page(browser)
     open_both(tab)
     ask(tab, 0, "execute", "write", "CREATE INDEX marks_by_number ON marks (number, writer)")

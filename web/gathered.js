@@ -1,9 +1,9 @@
 /**
  * The writes of a transaction to wa-sqlite's log, gathered into one.
  *
- * The layer writes each page in two calls, its header and its content, a dozen calls for a small commit, and each of them
- * costs as much as all together. So pages are kept until the header comes that ends them: of a commit, after which other
- * tabs read it, or of a file.
+ * The layer writes each page in two calls, its header and its content: a dozen calls for a small commit, which take
+ * several times as long as one call with all of it. So pages are kept until the header comes that ends them: of a commit,
+ * after which other tabs read it, or of a file.
  *
  * @module
  */

@@ -543,7 +543,7 @@ export class Connection {
     switch (module._sqlite3_column_type(pointer, index)) {
       case TYPE_INTEGER: {
         const low = module._sqlite3_column_int64(pointer, index), high = module.getTempRet0()
-        // Exact where it is safe; a `BigInt` for each number would take longer than all else here.
+        // Exact where it is safe, and without a `BigInt` for each number.
         const number = high * 2 ** 32 + (low >>> 0)
         return Number.isSafeInteger(number) ? number : { i: String((BigInt(high) << 32n) | BigInt(low >>> 0)) }
       }

@@ -206,7 +206,7 @@ class OpfsDatabase:
             first, *rest = reply
             blobs = [blob.to_bytes() for blob in rest]
             text = first.to_bytes()
-        # Most replies have nothing marked, and then this costs nothing.
+        # Most replies have nothing marked, and then nothing is called.
         found = json.loads(text, object_hook=lambda marked: _unmarked(marked, blobs))
         if isinstance(found, dict):
             raise await self._error(*found["error"])
