@@ -14,7 +14,6 @@ import { Log, ProgressBar, byId, count, showReport } from "./view.js"
 const JOB = "import-csv"
 const SAMPLE = "birdstrikes.csv"
 const PACE_SECONDS = 0.25
-const QUARTERS = ["", "a quarter", "half", "three quarters", "all"]
 const STEPS_AROUND_BATCHES = 3 // read, sniff, summary
 const OPENED_AT = Date.now()
 
@@ -271,8 +270,8 @@ function showProgress(run, { current, total, message }) {
   const { name } = requestOf(run)
   document.title = `${Math.floor((100 * current) / total)} % · ${name}`
   // Spoken at each quarter only: a screen reader should not read fifty batches aloud.
-  const part = QUARTERS[Math.floor((4 * current) / total)]
-  if (part) say(`Importing ${name}: ${part} of it is done.`)
+  const quarter = Math.floor((4 * current) / total) * 25
+  if (quarter > 0) say(`Importing ${name}: ${quarter}\u00a0% reached.`)
 }
 
 function showRejected() {
