@@ -5,12 +5,11 @@ What comes there is passed on to uvicorn as it is, and its answer back, so that 
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection, HTTPResponse
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from durably.http import create_durably_handler
 from durably.http.asgi import durably_app
 
 PATIENCE_SECONDS = 30
-GLANCE_SECONDS = 0.02
-"""How often is looked whether a browser has hung up."""
 
 OF_ONE_CONNECTION = {"connection", "transfer-encoding", "date", "server"}
 
@@ -51,7 +48,7 @@ class Api:
         """Break every stream, as a network does."""
         with self._changed:
             for connection in self._streams:
-                connection.shutdown(socket.SHUT_RDWR)
+                end(connection)
         self.wait_for_streams(0)
 
     def wait_for_streams(self, count: int) -> None:
@@ -63,43 +60,37 @@ class Api:
     def serve(self, http: BaseHTTPRequestHandler) -> None:
         """Have the request that has come answered by uvicorn."""
         body = http.rfile.read(int(http.headers.get("Content-Length") or 0))
-        with self._answered(http, body) as answer:
+        with self._asked(http, body) as upstream:
+            answer = upstream.getresponse()
             http.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in OF_ONE_CONNECTION:
                     http.send_header(name, value)
             if answer.getheader("content-type") == "text/event-stream":
-                self._pass_on(answer, http)
+                self._pass_on(upstream, answer, http)
             else:
                 http.end_headers()
                 http.wfile.write(answer.read())
 
     @contextmanager
-    def _answered(self, http: BaseHTTPRequestHandler, body: bytes) -> Iterator[HTTPResponse]:
+    def _asked(self, http: BaseHTTPRequestHandler, body: bytes) -> Iterator[HTTPConnection]:
         connection = HTTPConnection("127.0.0.1", self._site.port, timeout=PATIENCE_SECONDS)
         try:
             connection.request(http.command, http.path, body or None, dict(http.headers))
-            yield connection.getresponse()
+            yield connection
         finally:
             connection.close()
 
-    def _pass_on(self, answer: HTTPResponse, http: BaseHTTPRequestHandler) -> None:
+    def _pass_on(self, upstream: HTTPConnection, answer: HTTPResponse, http: BaseHTTPRequestHandler) -> None:
         """A stream, as it comes, until one side hangs up."""
         http.send_header("Transfer-Encoding", "chunked")
         http.end_headers()
         http.close_connection = True
-        with self._counted(http.connection):
-            while True:
-                upstream = answer.fileno()
-                readable, _, _ = select.select([upstream, http.connection], [], [], GLANCE_SECONDS)
-                if http.connection in readable and not http.connection.recv(1, socket.MSG_PEEK):
-                    return
-                chunk = answer.read1() if upstream in readable else None
-                if chunk == b"":
-                    break
-                if chunk:
-                    http.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-        http.wfile.write(b"0\r\n\r\n")
+        # `select` would see nothing of the second of two chunks that come at once: it is in a buffer by then.
+        with self._counted(http.connection), hung_up_with(http.connection, upstream.sock), suppress(IncompleteRead):
+            while chunk := answer.read1():
+                http.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            http.wfile.write(b"0\r\n\r\n")
 
     @contextmanager
     def _counted(self, connection: socket.socket) -> Iterator[None]:
@@ -112,3 +103,26 @@ class Api:
             with self._changed:
                 self._streams.remove(connection)
                 self._changed.notify_all()
+
+
+@contextmanager
+def hung_up_with(reader: socket.socket, upstream: socket.socket) -> Iterator[None]:
+    """While `reader`, which has nothing more to say, stays on the line. When it hangs up, `upstream` ends."""
+
+    def hang_up() -> None:
+        with suppress(ConnectionResetError):
+            reader.recv(1, socket.MSG_PEEK)
+        end(upstream)
+
+    listening = threading.Thread(target=hang_up, name="until the reader hangs up")
+    listening.start()
+    try:
+        yield
+    finally:
+        end(reader)
+        listening.join()
+
+
+def end(connection: socket.socket) -> None:
+    with suppress(OSError):  # the other side has ended it
+        connection.shutdown(socket.SHUT_RDWR)
