@@ -19,6 +19,9 @@ from typing import Any, Protocol, overload
 from .errors import DurablyError
 from .records import StorageInfo
 
+IN_MEMORY = ":memory:"
+"""The name of a database without a file, which nobody else can have."""
+
 Value = None | int | float | str | bytes
 Params = Sequence[Value] | Mapping[str, Value]
 

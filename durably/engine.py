@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from .chores import Chores, retention_ms
 from .clock import Clock, SystemClock, to_datetime, to_seconds
-from .database import Database
+from .database import IN_MEMORY, Database
 from .databases import open_database
 from .events import EventBus, logger
 from .handles import ChildRuns, JobHandle, JobHandles, TriggerRules
@@ -119,7 +119,7 @@ def _surroundings(database_name: str) -> tuple[Liveness, Channel]:
         from .browser.channel import TabChannel
         from .browser.locks import WebLocks
 
-        return WebLocks(database_name), TabChannel(database_name)
+        return WebLocks(database_name), NoChannel() if database_name == IN_MEMORY else TabChannel(database_name)
     return HeartbeatOnly(), NoChannel()
 
 

@@ -402,3 +402,27 @@ async def storage_info_says_where_the_data_is_and_how_much(place: Place) -> None
     info = await in_memory.storage_info()
     assert (info.kind, info.quota, info.persisted) == ("memory", None, None)
     assert info.bytes_used == len(await in_memory.export())
+
+
+@scenario
+async def a_database_in_memory_is_of_one_instance_and_lasts_as_long_as_that(place: Place) -> None:
+    one, other = create_durably(":memory:"), create_durably(":memory:")
+    told: list[str] = []
+    job = define_job(name="greets", input=str, run=_greets)
+    for durably in (one, other):
+        durably.register(job)
+        await durably.init()
+    other.on("*", lambda event: told.append(event.type))
+    run = await one.jobs.greets.trigger_and_wait("you", timeout=10)
+    assert run.output == "hello you"
+    await asyncio.sleep(1.5)  # longer than it takes to see that a file is gone
+    assert (await one.jobs.greets.trigger_and_wait("again", timeout=10)).output == "hello again"
+    assert await other.get_runs() == []
+    assert told == []
+    for durably in (one, other):
+        await durably.stop()
+    assert len(await one.get_runs()) == 2
+
+
+async def _greets(step: StepContext, name: str) -> str:
+    return str(await step.run("greet", lambda: f"hello {name}"))

@@ -27,6 +27,8 @@ const SYNCHRONOUS = { "write-ahead": { full: "FULL", relaxed: "NORMAL" }, coop: 
 const MAGIC = new TextEncoder().encode("SQLite format 3\0")
 /** Bytes of a write-ahead log with nothing in it. */
 const LOG_HEADER_SIZE = 32
+/** The name of a database that has no file, and ends with its worker. */
+const IN_MEMORY = ":memory:"
 /** Bytes of a database's path, its companions' endings included; wa-sqlite's own limit is 64. */
 const LONGEST_PATH = 512
 
@@ -44,11 +46,12 @@ const LONGEST_PATH = 512
  * Open a database file in OPFS. One that is damaged is set aside under a new name, in the connection's `setAside`, and
  * a new one takes its place.
  *
- * @param {string} name  the file's name; folders in it are made
+ * @param {string} name  the file's name; folders in it are made. Or `:memory:`
  * @param {Options} [options]
  * @returns {Promise<Connection>}
  */
 export async function openDatabase(name, { durability = "full", vfs, doubt = true, onChecked, onDamage } = {}) {
+  if (name === IN_MEMORY) return await openInMemory()
   checkSupport()
   if (new TextEncoder().encode(name).length > LONGEST_PATH - 16) {
     throw new StorageUnavailable(`The database's name has more than ${LONGEST_PATH - 16} bytes; choose a shorter one.`)
@@ -84,6 +87,14 @@ let broughtSqlite
 export function bringSqlite(wasm) {
   // It asks where its file is, though it needs none, and where these files are a Blob there is no answer.
   broughtSqlite = { wasmBinary: wasm, locateFile: (/** @type {string} */ name) => name }
+}
+
+/** A database that nobody else can have. @returns {Promise<Connection>} */
+async function openInMemory() {
+  const module = await createModule({ ...broughtSqlite })
+  const connection = await Connection.inMemory(module, Factory(module))
+  await queryOf(connection)("PRAGMA foreign_keys=ON")
+  return connection
 }
 
 /** A database is damaged, and nobody else has it open. */

@@ -103,6 +103,11 @@ export class Connection {
     }
   }
 
+  /** A new database without a file. @param {any} module @param {any} api */
+  static async inMemory(module, api) {
+    return new Connection(module, api, NO_FILE, await api.open_v2(":memory:"), NO_COMPANY, NOWHERE)
+  }
+
   /** Whether what this connection knows may differ from what is in the file, after an error: then open another. */
   get isDoubtful() {
     return this.#vfs.isDoubtful
@@ -136,8 +141,7 @@ export class Connection {
    * @param {Uint8Array} image @returns {Promise<Connection>}
    */
   async stage(image) {
-    const db = await this.#api.open_v2(":memory:")
-    const staged = new Connection(this.#module, this.#api, NO_FILE, db, NO_COMPANY, NOWHERE)
+    const staged = await Connection.inMemory(this.#module, this.#api)
     if (!image.length) return staged
     try {
       staged.#become(image)

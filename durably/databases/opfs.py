@@ -21,7 +21,7 @@ from typing import Any
 from pyodide.ffi import JsException, to_js  # noqa: TID251 - this module's purpose
 
 from ..clock import unbroken
-from ..database import OpenTransaction, Params, Result, Row, Statement
+from ..database import IN_MEMORY, OpenTransaction, Params, Result, Row, Statement
 from ..errors import StorageError, StorageFullError
 from ..events import logger
 from ..records import StorageInfo
@@ -42,7 +42,7 @@ _FULL_SECONDS = 5.0
 
 
 class OpfsDatabase:
-    """`name` is a path in the origin's private file system."""
+    """`name` is a path in the private file system, or `IN_MEMORY` for a database that ends with this object."""
 
     def __init__(self, name: str, *, durability: str = "full") -> None:
         self._name = name
@@ -54,6 +54,7 @@ class OpfsDatabase:
         self._full_at = -math.inf
         self._waiting_since: float | None = None
         self._set_aside = ""
+        self._outlasts_close = name == IN_MEMORY
 
     @property
     def name(self) -> str:
@@ -94,7 +95,8 @@ class OpfsDatabase:
 
     async def close(self) -> None:
         async with self._turn:
-            await self._close()
+            if not self._outlasts_close:
+                await self._close()
 
     async def dump(self) -> bytes:
         async with self._turn:
@@ -105,8 +107,11 @@ class OpfsDatabase:
     async def staged(self, image: bytes) -> OpfsDatabase:
         async with self._turn:
             connection = await self._opened()
-            staged = OpfsDatabase(":memory:")
+            staged = OpfsDatabase(IN_MEMORY)
             staged._connection = await self._asked(connection.stage, to_js(image))
+            staged._outlasts_close = (
+                False  # its memory is JavaScript's
+            )
             return staged
 
     async def load(self, image: bytes, *, unless: Statement) -> bool:

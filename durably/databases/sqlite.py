@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import TypeVar
 
-from ..database import OpenTransaction, Result, Row, Statement
+from ..database import IN_MEMORY, OpenTransaction, Result, Row, Statement
 from ..errors import StorageError, StorageFullError, ValidationError
 from ..events import logger
 from ..records import StorageInfo
@@ -35,7 +35,7 @@ class _UnlessFoundError(Exception):
 
 
 class SQLiteDatabase:
-    """`name` is a path, or `":memory:"` for a database that ends with this object."""
+    """`name` is a path, or `IN_MEMORY` for a database that ends with this object."""
 
     def __init__(self, name: str, *, durability: str = "full") -> None:
         self._name = name
@@ -73,7 +73,7 @@ class SQLiteDatabase:
         return nullcontext()
 
     def beat(self, statement: Callable[[], Statement], seconds: float) -> Callable[[], None] | None:
-        if self._name == ":memory:":
+        if self._name == IN_MEMORY:
             return None
         stopping = threading.Event()
         thread = threading.Thread(
@@ -104,7 +104,7 @@ class SQLiteDatabase:
 
     async def close(self) -> None:
         async with self._turn:
-            if self._name == ":memory:" or self._thread is None:
+            if self._name == IN_MEMORY or self._thread is None:
                 return
             await self._on_thread(self._close)
             self._thread.end()
@@ -115,7 +115,7 @@ class SQLiteDatabase:
             return await self._on_thread(self._dump)
 
     async def staged(self, image: bytes) -> SQLiteDatabase:
-        staged = SQLiteDatabase(":memory:")
+        staged = SQLiteDatabase(IN_MEMORY)
         staged._connection = await self._on_thread(lambda: _holding(image))
         return staged
 
@@ -217,7 +217,7 @@ class SQLiteDatabase:
         if live.execute(unless.sql).fetchone():
             return False
         with closing(_holding(image)) as staged:
-            if self._name == ":memory:":
+            if self._name == IN_MEMORY:
                 # No other connection can have written since.
                 staged.backup(live)
                 return True
@@ -242,7 +242,7 @@ class SQLiteDatabase:
         return True
 
     def _info(self) -> StorageInfo:
-        in_memory = self._name == ":memory:"
+        in_memory = self._name == IN_MEMORY
         files = [Path(self._name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
         size = _size(self._opened())
         return StorageInfo(
@@ -282,7 +282,7 @@ def _begin_wal(connection: sqlite3.Connection) -> None:
 
 def _holding(image: bytes) -> sqlite3.Connection:
     """A database in memory that begins as this image."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(IN_MEMORY, isolation_level=None, check_same_thread=False)
     if image:
         connection.deserialize(image)
     return connection
