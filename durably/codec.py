@@ -48,6 +48,7 @@ from pydantic import BaseModel
 
 Stored = str | bytes
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _LONGEST_DECIMAL_BITS = 10_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GENERIC_MARK = "__orig_class__"
@@ -75,8 +76,7 @@ def encode(value: Any) -> Stored:
     if type(value) is bytes:
         return value
     try:
-        packed = _pack(value, "$")
-        return json.dumps(packed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _ENCODER.encode(_pack(value, "$"))
     except RecursionError:
         raise CodecError(_ring(value, "$", ()) or "$", "is nested too deeply, or contains itself") from None
 

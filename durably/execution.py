@@ -62,9 +62,9 @@ class Execution:
         worker_id: str,
         keep_steps: bool,
         is_shutting_down: Callable[[], bool],
-        finish: Callable[[Write[StoredRun | None]], Awaitable[StoredRun | None]],
+        finish: Callable[[Write[int | None]], Awaitable[int | None]],
     ) -> None:
-        """`finish` writes the run's completion; it may have that claim the next runs."""
+        """`finish` makes the commit that completes the run; it may have that claim the next runs."""
         self.stored = stored
         self._services = services
         self._children = children
@@ -202,7 +202,7 @@ class Execution:
     async def _complete(self, session: Session, output: str) -> None:
         self._stop_watching()
         await session.settle()
-        stored = await self._finish(
+        took_ms = await self._finish(
             lambda claim_next: self._services.store.finish(
                 session.claim,
                 RunStatus.COMPLETED,
@@ -213,14 +213,8 @@ class Execution:
                 now=self._services.clock.now(),
             )
         )
-        if stored is not None:
-            assert stored.completed_at is not None, "a finished run has its time"
-            assert stored.started_at is not None, "a claimed run has its start"
-            session.emit(
-                RunCompleted,
-                output=self._definition.load_output(output),
-                duration=(stored.completed_at - stored.started_at) / 1000,
-            )
+        if took_ms is not None:
+            session.emit(RunCompleted, output=self._definition.load_output(output), duration=took_ms / 1000)
 
     async def _fail(self, session: Session | None, error: BaseException) -> None:
         if not isinstance(error, DurablyError):
@@ -239,7 +233,7 @@ class Execution:
         failed_step = session.failed_step(error) if session else None
         if session is not None:
             await session.settle()
-        stored, _ = await self._services.store.finish(
+        took_ms, _ = await self._services.store.finish(
             self.claim,
             RunStatus.FAILED,
             error=text,
@@ -247,7 +241,7 @@ class Execution:
             progress=session.progress.take() if session else None,
             now=self._services.clock.now(),
         )
-        if stored is not None and session is not None:
+        if took_ms is not None and session is not None:
             session.emit(RunFailed, error=text, failed_step_name=failed_step)
 
     async def _cancelled(self, session: Session | None, error: asyncio.CancelledError) -> None:

@@ -229,7 +229,7 @@ UPDATE durably_runs SET
   progress = coalesce(:progress, progress), active_ms = active_ms + max(0, :now - claimed_at), crash_count = 0,
   worker_id = NULL, heartbeat_at = NULL, updated_at = :now, completed_at = :now
 WHERE id = :run_id AND status = 'running' AND generation = :generation
-RETURNING *
+RETURNING :now - started_at
 """
 
 # After `FINISH_RUN` in its batch: what a job has left waiting waits no more.

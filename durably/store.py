@@ -273,10 +273,10 @@ class Store:
         keep_steps: bool = True,
         claim_next: Statement | None = None,
         now: EpochMs,
-    ) -> tuple[StoredRun | None, list[StoredRun]]:
+    ) -> tuple[int | None, list[StoredRun]]:
         """End the run as completed or failed, and claim others with `claim_next` in the same commit.
 
-        The run, `None` when its claim is lost; and those that were claimed.
+        The milliseconds since it was first started, `None` when its claim is lost; and the runs that were claimed.
         """
         params: dict[str, Value] = {
             "status": status.value,
@@ -297,7 +297,7 @@ class Store:
             statements.append(claim_next)
         result, *_, last = await self.database.execute(*statements)
         claimed = [] if claim_next is None else in_order_of_claim(last.rows)
-        return stored_run(result.rows[0]) if result.rows else None, claimed
+        return int(result.rows[0][0]) if result.rows else None, claimed
 
     async def _fenced(self, query: str, claim: Claim, params: dict[str, Value]) -> bool:
         [result] = await self.database.execute(Statement(query, fence(claim) | params))

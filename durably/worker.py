@@ -302,7 +302,7 @@ class Worker:
             self._told_at_work = at_work
             self._liveness.executes(at_work)
 
-    async def _finish(self, run_id: str, write: Write[StoredRun | None]) -> StoredRun | None:
+    async def _finish(self, run_id: str, write: Write[int | None]) -> int | None:
         """Write the end of a run, and give its slot to the next one."""
         return (await self.with_claim(write, ends=run_id))[0]
 

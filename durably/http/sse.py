@@ -30,6 +30,8 @@ COME_BACK_MS = 1000
 
 IDS_PER_MS = 1000
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 TOLD_WITHIN_MS = 15_000
 """An end is told when it is stored, which may be so much later than the moment that it has: a database that others
 write to is waited for. Other events, with later moments, may have been told before it."""
@@ -193,7 +195,7 @@ class _Feed:
             return event
         event_id = max(self._last_id + 1, from_datetime(event.timestamp) * IDS_PER_MS)
         self._last_id = event_id + (event_id % 2 != (event.type in TERMINAL_TYPES))
-        data = json.dumps(event_json(event), ensure_ascii=False, allow_nan=False)
+        data = _ENCODER.encode(event_json(event))
         return f"id: {self._last_id}\ndata: {data}\n\n".encode("utf-8", "backslashreplace")
 
 

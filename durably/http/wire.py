@@ -22,54 +22,47 @@ USER_DATA = {"payload", "output", "data", "labels"}
 
 
 def run_json(run: Run[Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in _fields(run) if name not in HIDDEN}
-    return {**_record(shown), "isTerminal": run.is_terminal, "isActive": run.is_active}
+    return {**_record(run), "isTerminal": run.is_terminal, "isActive": run.is_active}
 
 
 def step_json(step: Step) -> dict[str, Any]:
-    return _record(dict(_fields(step)))
+    return _record(step)
 
 
 def log_json(number: int, log: Log) -> dict[str, Any]:
-    return {"id": number, **_record(dict(_fields(log)))}
+    return {"id": number, **_record(log)}
 
 
 def job_json(definition: JobDefinition[Any, Any]) -> dict[str, Any]:
-    return _record({"name": definition.name, "schema": definition.payload_schema()})
+    return {"name": definition.name, "schema": _plain("schema", definition.payload_schema())}
 
 
 def storage_json(info: StorageInfo) -> dict[str, Any]:
-    return _record(dict(_fields(info)))
+    return _record(info)
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    return {"type": event.type, **_record({name: value for name, value in _fields(event) if name not in HIDDEN})}
+    return {"type": event.type, **_record(event)}
 
 
-_names: dict[type, list[str]] = {}
-"""The fields of each kind of record, which `dataclasses` would gather anew each time."""
+def _record(record: Any) -> dict[str, Any]:
+    return {shown: _plain(name, getattr(record, name)) for name, shown in _shown(record.__class__)}
 
 
-def _fields(record: Any) -> list[tuple[str, Any]]:
-    kind = type(record)
-    if kind not in _names:
-        _names[kind] = [field.name for field in dataclasses.fields(kind)]
-    return [(name, getattr(record, name)) for name in _names[kind]]
-
-
-def _record(values: dict[str, Any]) -> dict[str, Any]:
-    return {camel(name): _plain(name, value) for name, value in values.items()}
+@cache
+def _shown(kind: type) -> list[tuple[str, str]]:
+    """The fields of a kind of record that are shown, each with its name on the wire."""
+    return [(field.name, camel(field.name)) for field in dataclasses.fields(kind) if field.name not in HIDDEN]
 
 
 def _plain(name: str, value: Any) -> Any:
-    if value is None or type(value) in (str, int, bool):
+    if value is None or type(value) in (str, int, bool) or (type(value) is dict and not value):
         return value
     if isinstance(value, datetime) and name not in USER_DATA:
         return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.loads(to_json(value, fallback=repr, bytes_mode="base64", inf_nan_mode="strings"))
 
 
-@cache
 def camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)

@@ -71,6 +71,12 @@ async def one(step: StepContext, work: Work) -> float:
     return began
 
 
+@job
+async def single(step: StepContext, work: Work) -> int:
+    """A run with one step, which tells nothing."""
+    return await step.run("only", give, 1)
+
+
 class CachedError(Exception):
     """What `cached` ends with, so that it can be retried."""
 

@@ -59,7 +59,7 @@ async function runsPerSecond(count) {
   const all = new Promise((resolve) => durably.on("run:complete", () => --left || resolve(undefined)))
   await pause(REST_MS) // until the listener is heard
   const began = performance.now()
-  await durably.batchTrigger("one", Array.from({ length: count }, () => ({})))
+  await durably.batchTrigger("single", Array.from({ length: count }, () => ({})))
   await all
   return (1000 * count) / (performance.now() - began)
 }
