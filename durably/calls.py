@@ -76,20 +76,14 @@ class UserTransaction:
 
 async def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], database: Database) -> Any:
     """What a step's function gives. Plain code runs in a thread; where there are none, with the database at rest."""
-    if _is_async(fn):
+    is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - whether it is async, not whether it can be called
+    if is_async:
         return await call_in_place(fn, args, kwargs)
     if HAS_THREADS:
         value = await asyncio.to_thread(_without_stop_iteration, fn, args, kwargs)
     else:
         value = await _call_at_rest(fn, args, kwargs, database)
     return await value if inspect.isawaitable(value) else value
-
-
-def _is_async(fn: Callable[..., Any]) -> bool:
-    # `inspect` looks in many places; an `async def` says it itself.
-    if getattr(getattr(fn, "__code__", None), "co_flags", 0) & inspect.CO_COROUTINE:
-        return True
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - whether it is async, not whether it can be called
 
 
 async def _call_at_rest(

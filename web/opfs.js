@@ -9,7 +9,7 @@ import { checkSoundness, COMPANIONS, isDamage, setAside } from "./damage.js"
 import { isNamed, isQuota, SQLiteError, StorageUnavailable } from "./errors.js"
 import { answered, patiently } from "./patience.js"
 import { Presence } from "./presence.js"
-import { Connection } from "./sqlite.js"
+import { Connection, IN_MEMORY } from "./sqlite.js"
 import { Whereabouts } from "./whereabouts.js"
 import createModule from "./wa-sqlite/dist/wa-sqlite.mjs"
 import { Factory } from "./wa-sqlite/src/sqlite-api.js"
@@ -27,8 +27,6 @@ const SYNCHRONOUS = { "write-ahead": { full: "FULL", relaxed: "NORMAL" }, coop: 
 const MAGIC = new TextEncoder().encode("SQLite format 3\0")
 /** Bytes of a write-ahead log with nothing in it. */
 const LOG_HEADER_SIZE = 32
-/** The name of a database that has no file, and ends with its worker. */
-const IN_MEMORY = ":memory:"
 /** Bytes of a database's path, its companions' endings included; wa-sqlite's own limit is 64. */
 const LONGEST_PATH = 512
 

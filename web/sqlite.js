@@ -28,6 +28,9 @@ const TYPE_INTEGER = 1, TYPE_FLOAT = 2, TYPE_TEXT = 3, TYPE_BLOB = 4
 const PREPARE_PERSISTENT = 1
 const DESERIALIZE_FREE_ON_CLOSE = 1, DESERIALIZE_RESIZEABLE = 2
 
+/** SQLite's name of a database that has no file, and ends with its worker. */
+export const IN_MEMORY = ":memory:"
+
 /** Statements kept prepared. */
 const STATEMENT_CACHE_SIZE = 200
 /** Text beyond this many characters crosses to Python as bytes, which is far cheaper. */
@@ -105,7 +108,7 @@ export class Connection {
 
   /** A new database without a file. @param {any} module @param {any} api */
   static async inMemory(module, api) {
-    return new Connection(module, api, NO_FILE, await api.open_v2(":memory:"), NO_COMPANY, NOWHERE)
+    return new Connection(module, api, NO_FILE, await api.open_v2(IN_MEMORY), NO_COMPANY, NOWHERE)
   }
 
   /** Whether what this connection knows may differ from what is in the file, after an error: then open another. */

@@ -4,8 +4,7 @@
  *
  * - A read sees every commit made before it. By itself the layer reads what it has heard of by message.
  * - A commit that is to be flushed is, also when it fills one of the two logs and the layer goes on in the other.
- * - A commit is written in one call (`gathered.js`), and commits that follow each other closely are looked at together
- *   for what is to be moved from the log to the file.
+ * - A commit is written in one call (`gathered.js`).
  * - The lock for writing can be given back. By itself the layer keeps it until somebody asks for it by a message,
  *   which a worker that is busy in somebody's code does not hear.
  * - A full disk is told apart from a broken one, and closing closes every handle.
@@ -17,7 +16,6 @@
  * @module
  */
 
-import { pause } from "./aborting.js"
 import { isNamed, isQuota } from "./errors.js"
 import { gather } from "./gathered.js"
 import { OPFSWriteAheadVFS } from "./wa-sqlite/src/examples/OPFSWriteAheadVFS.js"
@@ -27,9 +25,6 @@ const LOCK_NONE = 0, LOCK_SHARED = 1
 const SYNCHRONOUS_FULL = 2
 /** The control by which SQLite has the layer commit. */
 const FCNTL_SYNC = 21
-
-/** The layer wants a checkpoint after each commit, and asks other tabs for a lock each time; mostly to find nothing to do. */
-const CHECKPOINT_AFTER_MS = 20
 
 /** How long closing waits for a checkpoint, which may itself wait for a tab that does not answer. */
 const CHECKPOINT_PATIENCE_MS = 1000
@@ -101,19 +96,14 @@ export class WriteAheadVFS extends OPFSWriteAheadVFS {
     if (writeAhead) {
       this.#flushes = file?.waHandles?.map(gather) ?? []
       const checkpoint = writeAhead.checkpoint.bind(writeAhead)
-      /** @type {Promise<void> | null} */ let soon = null
-      writeAhead.checkpoint = (/** @type {any} */ options) => {
-        if (!options?.isPassive) return checkpoint(options)
-        soon ??= pause(CHECKPOINT_AFTER_MS).then(async () => {
-          soon = null
-          try {
-            await checkpoint(options)
-          } catch (error) {
-            // Nobody waits for it. What it was to write is still in the log, and the next one writes it.
-            this.lastError = error
-          }
-        })
-        return soon
+      writeAhead.checkpoint = async (/** @type {any} */ options) => {
+        try {
+          await checkpoint(options)
+        } catch (error) {
+          // Nobody waits for a passive one. What it was to write is still in the log, and the next one writes it.
+          if (!options?.isPassive) throw error
+          this.lastError = error
+        }
       }
     }
     return code

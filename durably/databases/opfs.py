@@ -33,7 +33,6 @@ LONG_TEXT = 10_000
 LOOP_TURN_SECONDS = 0.01
 
 _LARGEST_EXACT_INTEGER = 2**53
-_DECODER = json.JSONDecoder()
 _SQLITE_FULL, _SQLITE_IOERR, _SQLITE_CORRUPT, _SQLITE_NOTADB = 13, 10, 11, 26
 _NEARLY_FULL = 0.98
 _LONG_WAIT_SECONDS = 1.0
@@ -157,7 +156,7 @@ class OpfsDatabase:
         """One request to the bridge; the caller holds the turn."""
         connection = await self._opened()
         blobs: list[bytes] = []
-        text = _request(mode, statements, blobs)
+        text = json.dumps([mode, [[one.sql, _wire_params(one.params, blobs)] for one in statements]])
         request = text if len(text) <= LONG_TEXT else to_js(text.encode("ascii"))
         reply = connection.execute(request, *map(to_js, blobs))
         # Pyodide hands a promise over as a future.
@@ -210,10 +209,8 @@ class OpfsDatabase:
             first, *rest = reply
             blobs = [blob.to_bytes() for blob in rest]
             text = first.to_bytes()
-        if type(text) is str and "{" not in text:  # nothing is marked
-            found, _ = _DECODER.raw_decode(text)
-        else:
-            found = json.loads(text, object_hook=lambda marked: _unmarked(marked, blobs))
+        # Most replies have nothing marked, and then nothing is called.
+        found = json.loads(text, object_hook=lambda marked: _unmarked(marked, blobs))
         if isinstance(found, dict):
             raise await self._error(*found["error"])
         return [Result([Row(names, row) for row in rows], changes) for names, rows, changes in found]
@@ -253,23 +250,6 @@ async def _quota_is_used_up() -> bool:
 
     estimate = await navigator.storage.estimate()
     return bool(estimate.usage >= estimate.quota * _NEARLY_FULL)
-
-
-def _request(mode: str, statements: Sequence[Statement], blobs: list[bytes]) -> str:
-    # Most parameters need no mark, and to see that takes less time than to build all of them anew.
-    if all(_stand_for_themselves(one.params) for one in statements):
-        return json.dumps([mode, [[one.sql, one.params] for one in statements]])
-    return json.dumps([mode, [[one.sql, _wire_params(one.params, blobs)] for one in statements]])
-
-
-def _stand_for_themselves(params: Params) -> bool:
-    if not isinstance(params, dict | list | tuple):
-        return False
-    for value in params.values() if isinstance(params, dict) else params:
-        is_exact = type(value) is int and -_LARGEST_EXACT_INTEGER < value < _LARGEST_EXACT_INTEGER
-        if not (value is None or type(value) is str or is_exact):
-            return False
-    return True
 
 
 def _wire_params(params: Params, blobs: list[bytes]) -> Any:

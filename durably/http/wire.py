@@ -15,7 +15,7 @@ from ..jobs import JobDefinition
 from ..records import Log, Run, Step, StorageInfo
 
 HIDDEN = {"idempotency_key", "concurrency_key", "worker_id", "generation", "heartbeat_at", "updated_at", "disposition"}
-"""What a run and its events keep to themselves: keys may be secrets, the rest is the workers' business."""
+"""What is not shown of a run and its events: keys may be secrets, the rest is the workers' business."""
 
 USER_DATA = {"payload", "output", "data", "labels"}
 """Fields whose inside is the user's, and whose keys are left as they are."""
