@@ -85,6 +85,12 @@ def test_a_step_cut_off_by_the_end_of_its_worker_may_be_executed_again_once() ->
     assert judge(ledger.since(0), tables()).problems
 
 
+def test_a_tab_that_closed_its_connection_may_be_refused_what_was_under_way(ledger: WalkLedger) -> None:
+    ledger.write("fault", what="restart", tab="1", workers="1")
+    ledger.write("refused", what="retry", run="R", name="ConnectionClosedError", tab="1")
+    assert not judge(ledger.since(0), tables()).problems
+
+
 def test_one_execution_of_which_the_answer_got_lost_is_told_twice_and_counted_once() -> None:
     ledger = WalkLedger("")
     told = {"kind": "step", "run": "R", "step": "01-row", "worker": "A", "heap": "1", "fails": "1", "id": "x"}
@@ -113,6 +119,10 @@ CRIMES: dict[str, tuple[Crime, str]] = {
     "a tab hears of a locked database": (
         lambda facts, _: facts.write("problem", text="database is locked"),
         "database is locked",
+    ),
+    "a connection that nobody closed is closed": (
+        lambda facts, _: facts.write("refused", what="retry", run="R", name="ConnectionClosedError", tab="1"),
+        "ConnectionClosedError",
     ),
     "a later signal is delivered first": (
         lambda _, there: there["signals"].extend([["R", "1", None, None], ["R", "2", "01-row", 0]]),

@@ -568,7 +568,7 @@ def test_a_client_goes_on_when_the_server_was_started_anew(tmp_path: Path) -> No
 
 
 def opened_socket(site: Site, path: str, buffer: int | None = None) -> socket.socket:
-    """A client that has sent its request and has read that it is heard."""
+    """A client that has sent its request and has read that it is heard, and nothing behind that."""
     connection = socket.socket()
     if buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -577,7 +577,7 @@ def opened_socket(site: Site, path: str, buffer: int | None = None) -> socket.so
     connection.sendall(b"GET %s%s HTTP/1.1\r\nhost: x\r\n\r\n" % (BASE.encode(), path.encode()))
     answer = b""
     while b": listening" not in answer:
-        answer += connection.recv(4096)
+        answer += connection.recv(1)
     assert answer.startswith(b"HTTP/1.1 200")
     return connection
 

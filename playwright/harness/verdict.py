@@ -210,10 +210,17 @@ def re_executions(facts: Sequence[Fact], tables: Tables) -> tuple[int, list[Prob
 
 
 def what_was_said(facts: Iterable[Fact]) -> Iterator[Problem]:
-    """A page may be refused what came too late, or what its worker died of; nothing else."""
+    """A page may be refused what came too late, what its worker died of, and what was under way when it closed the
+    connection; nothing else."""
+    closed = set()
     for fact in facts:
         text = fact.about.get("text", "")
-        may_be = fact.kind == "refused" and fact.about["name"] in ("ConflictError", "ConnectionLostError")
+        if fact.kind == "fault" and fact.about["what"] == "restart":
+            closed.add(fact.about["tab"])
+        may_be = fact.kind == "refused" and (
+            fact.about["name"] in ("ConflictError", "ConnectionLostError")
+            or (fact.about["name"] == "ConnectionClosedError" and fact.about["tab"] in closed)
+        )
         if (fact.kind in ("problem", "refused") and not may_be) or LOCKED.search(text):
             yield Problem(str(fact), fact.run)
 
