@@ -42,7 +42,10 @@ FAULTS = ["reload"] * 3 + ["close"] * 2 + ["crash"] * 2 + ["terminate"] * 2 + ["
 """A bag out of which they are drawn; when it is empty it is filled again, so that none is left out for long."""
 AT_WORK = 0.8
 """The share of faults that fall on a worker which executes runs; the others fall on one that may be booting."""
-TOLERATED = re.compile(r"ERR_INTERNET_DISCONNECTED|NetworkError|died \d+ times")
+TOLERATED = re.compile(
+    r"ERR_INTERNET_DISCONNECTED|NetworkError|wasm streaming compile failed: TypeError: Failed to fetch"
+    r"|falling back to ArrayBuffer instantiation|died \d+ times"
+)
 """What a page may say of a network that is gone, and of a run that is parked."""
 
 
