@@ -122,6 +122,7 @@ def walk(tab: Tab) -> None:
     """All that the client can do, but for what depends on where the jobs are run."""
     look_at_jobs(tab)
     run_to_the_end(tab)
+    hear_much_at_once(tab)
     trigger_several(tab)
     wait_in_vain(tab)
     end_a_subscription(tab)
@@ -132,7 +133,7 @@ def walk(tab: Tab) -> None:
 
 def look_at_jobs(tab: Tab) -> None:
     jobs = {job["name"]: job["schema"] for job in tab.js("durably.jobs()")}
-    assert sorted(jobs) == ["add", "asks", "fails"]
+    assert sorted(jobs) == ["add", "asks", "chats", "fails"]
     assert jobs["add"]["properties"]["numbers"]["items"] == {"type": "integer"}
     assert jobs["asks"] == {"type": "string"}
 
@@ -172,6 +173,25 @@ def run_to_the_end(tab: Tab) -> None:
     assert tab.js("durably.getRuns({ jobName: ['add', 'fails'], status: 'completed', labels: { kind: 'sum' } })") == [
         run
     ]
+
+
+def hear_much_at_once(tab: Tab) -> None:
+    """More than a client may be behind: one that reads is not cut off for it, and misses nothing."""
+    heard = tab.js(
+        """async () => {
+          const heard = { ofRun: [], ofAll: [] }
+          const stop = durably.on("log:write", ({ message }) => heard.ofAll.push(message))
+          let stopWaiting
+          const completed = new Promise((resolve) => (stopWaiting = durably.on("run:complete", resolve)))
+          await within(durably.triggerAndWait("chats", 2500, { onLog: ({ message }) => heard.ofRun.push(message) }))
+          await within(completed)
+          stop()
+          stopWaiting()
+          return heard
+        }"""
+    )
+    lines = [f"line {number}" for number in range(2500)]
+    assert heard == {"ofRun": lines, "ofAll": lines}
 
 
 def trigger_several(tab: Tab) -> None:

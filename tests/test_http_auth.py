@@ -143,10 +143,11 @@ def test_every_endpoint_is_named_here() -> None:
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
 @pytest.mark.parametrize("way", ["handle", "method"])
 def test_a_stranger_is_refused_on_every_endpoint_before_anything_else(method: str, path: str, way: str) -> None:
-    """Not even a body that is too large, nor a run that is not there, is told to a stranger."""
+    """Not even a body that is too large, a run that is not there, nor a query that cannot be read is told to a
+    stranger."""
 
     async def scene(durably: Durably, handler: DurablyHandler) -> None:
-        request = Request(method, f"{BASE}{path}?runId=nobody", {"Authorization": "eve"}, b"x" * 100)
+        request = Request(method, f"{BASE}{path}?runId=nobody&q=%ff", {"Authorization": "eve"}, b"x" * 100)
         if way == "handle":
             response = await handler.handle(request, BASE)
         else:

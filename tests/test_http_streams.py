@@ -11,7 +11,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,17 @@ async def hangs(step: StepContext, payload: Any) -> None:
 
 
 @job
+async def chats(step: StepContext, payload: int) -> None:
+    for n in range(payload):
+        step.log.info(f"line {n}")
+
+
+@job
 async def breaks(step: StepContext, payload: Any) -> None:
     raise ValueError("no luck")
 
 
-JOBS = [echo, waits, counts, hangs, breaks]
+JOBS = [echo, waits, counts, hangs, chats, breaks]
 
 
 def listeners(durably: Durably) -> int:
@@ -439,6 +445,38 @@ async def test_however_much_was_missed_it_is_told(monkeypatch: pytest.MonkeyPatc
     await made.stop()
 
 
+@contract
+async def test_a_client_that_reads_is_told_all_however_much_is_said_at_once() -> None:
+    durably, _, handler = await site()
+    every = Reader(await ask(handler, "/runs/subscribe"))
+    body = json.dumps({"jobName": "chats", "input": 3000}).encode()
+    readers = [every, Reader(await handler.handle(Request("POST", "/trigger/subscribe", {}, body)))]
+    [run_id] = [run.id for run in await durably.get_runs()]
+    readers.append(Reader(await ask(handler, f"/subscribe?runId={run_id}")))
+    await durably.process_until_idle()
+    for reader in readers:
+        await reader.until("run:complete")
+        lines = [event["message"] for _, event in reader.told if event["type"] == "log:write"]
+        assert lines == [f"line {n}" for n in range(3000)]
+        await reader.close()
+    await durably.stop()
+
+
+@contract
+async def test_spans_may_be_timedeltas() -> None:
+    durably, clock, handler = await site(sse_throttle=timedelta(milliseconds=250), sse_heartbeat=timedelta(seconds=3))
+    reader = Reader(await ask(handler, "/runs/subscribe"))
+    await until(lambda: reader.frames)
+    for _ in range(2):
+        await clock.advance(3)
+        await until(lambda: reader.frames[-1] == b": alive\n\n")
+        reader.frames.pop()
+    with pytest.raises(TypeError, match="seconds or a timedelta"):
+        create_durably_handler(durably, sse_throttle="often")  # type: ignore[arg-type]
+    await reader.close()
+    await durably.stop()
+
+
 # --- what is left behind ----------------------------------------------------------------------------
 
 
@@ -495,9 +533,9 @@ async def test_streams_end_when_the_server_is_to_stop() -> None:
     await until(lambda: readers[1].told)
     handler.end_streams()
     for reader in readers:
-        await asyncio.wait_for(reader.task, 1)
+        await asyncio.wait_for(reader.task, 10)
     last = Reader(unread)
-    await asyncio.wait_for(last.task, 1)
+    await asyncio.wait_for(last.task, 10)
     assert listeners(durably) == before
     again = Reader(await ask(handler, "/runs/subscribe"))
     await durably.jobs.echo.trigger(1)
@@ -609,6 +647,7 @@ def test_a_client_that_stops_reading_is_cut_off_and_costs_a_bounded_amount() -> 
         run_id = triggered(site, "waits")
         stalled = [opened_socket(site, path, 4096) for path in ("/runs/subscribe", f"/subscribe?runId={run_id}")]
         wait(lambda: listeners(durably) == before + 2)
+        wait(lambda: b"data: " in stalled[1].recv(4096, socket.MSG_PEEK))
 
         async def flood() -> int:
             tracemalloc.start()

@@ -11,10 +11,11 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..clock import from_datetime, to_datetime
+from ..clock import from_datetime, to_datetime, to_seconds
 from ..engine import Durably
 from ..errors import DurablyError, NotFoundError, ValidationError
 from ..events import Event, logger
@@ -68,9 +69,9 @@ def create_durably_handler(
     durably: Durably,
     auth: Auth | None = None,
     on_request: Callable[..., Any] | None = None,
-    sse_throttle: float = 0.1,
+    sse_throttle: float | timedelta = 0.1,
     *,
-    sse_heartbeat: float = HEARTBEAT_SECONDS,
+    sse_heartbeat: float | timedelta = HEARTBEAT_SECONDS,
     max_body_size: int | None = MOST_BYTES,
 ) -> DurablyHandler:
     """The HTTP API of an instance: hand each request to `DurablyHandler.handle`, or to the method of one endpoint.
@@ -81,9 +82,8 @@ def create_durably_handler(
     sent; 0 sends all. `sse_heartbeat` (seconds) is how long a stream is silent before a comment shows that it is alive.
     A body of more than `max_body_size` bytes (`None`: no limit) is refused with 413.
     """
-    return DurablyHandler(
-        durably, auth, on_request, EventStreams(durably.clock, sse_throttle, sse_heartbeat), max_body_size
-    )
+    streams = EventStreams(durably.clock, to_seconds(sse_throttle), to_seconds(sse_heartbeat))
+    return DurablyHandler(durably, auth, on_request, streams, max_body_size)
 
 
 class DurablyHandler:
@@ -126,8 +126,8 @@ class DurablyHandler:
 
     async def _answer(self, request: Request, choose: Callable[[], Work]) -> Response:
         try:
-            request.query  # noqa: B018 - a URL that cannot be read is refused before a hook reads it
             access = await Access.of(self._auth, request)
+            request.query  # noqa: B018 - a URL that cannot be read is refused before anything is done
             _require_size(len(request.body), self.max_body_size)
             if self._on_request is not None:
                 outcome = self._on_request(*(request,)[: _arguments(self._on_request)])

@@ -25,6 +25,9 @@ from .wire import event_json
 MOST_WAITING = 1000
 """A client that is so many events behind is cut off. When it comes back it is told the present state."""
 
+TURNS_TO_CATCH_UP = 100
+"""So many turns of the event loop a client has for that: what a job says without a pause comes all at once."""
+
 COME_BACK_MS = 1000
 """How long an `EventSource` that was cut off waits."""
 
@@ -106,7 +109,7 @@ class _Feed:
         self._ready: deque[Event | bytes] = deque()
         self._reader: asyncio.Future[None] | None = None
         self._alarms: set[asyncio.Task[None]] = set()
-        self._is_releasing = self._is_over = False
+        self._is_releasing = self._is_behind = self._is_over = False
         self._error: BaseException | None = None
         self._last_id = 0
 
@@ -123,10 +126,9 @@ class _Feed:
         if self._throttle.next_at is not None and not self._is_releasing:
             self._is_releasing = True
             self._begin(self._release())
-        if len(self._ready) > MOST_WAITING:
-            logger.warning("a client is %d events behind and is cut off", len(self._ready))
-            self._ready.clear()
-            self.end()
+        if len(self._ready) > MOST_WAITING and not self._is_behind:
+            self._is_behind = True
+            self._begin(self._cut_off_unless_read())
         self._wake()
 
     def begin_now(self) -> None:
@@ -173,6 +175,16 @@ class _Feed:
             if not self._ready:
                 self._ready.append(b": alive\n\n")
                 self._wake()
+
+    async def _cut_off_unless_read(self) -> None:
+        for _ in range(TURNS_TO_CATCH_UP):
+            await asyncio.sleep(0)
+            if len(self._ready) <= MOST_WAITING:
+                self._is_behind = False
+                return
+        logger.warning("a client is %d events behind and is cut off", len(self._ready))
+        self._ready.clear()
+        self.end()
 
     async def _release(self) -> None:
         while (next_at := self._throttle.next_at) is not None:

@@ -29,5 +29,12 @@ async def asks(step: StepContext, question: str) -> str:
 
 
 @job
+async def chats(step: StepContext, lines: int) -> None:
+    """Says all that it has to say without a pause."""
+    for number in range(lines):
+        step.log.info(f"line {number}")
+
+
+@job
 async def fails(step: StepContext, text: str) -> None:
     raise ValueError(text)
