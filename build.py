@@ -651,13 +651,15 @@ def pytest_runs(options: argparse.Namespace) -> dict[str, list[str]]:
     # The script, not `python -m pytest`, which would find the source tree before the installed wheel.
     side_by_side = ["-n", "auto"]
     if options.fast:
-        return {"pytest": ["-m", "not slow", "-o", "testpaths=tests", *side_by_side, *options.pytest_args]}
+        return {
+            "pytest": ["-m", "not slow and not alone", "-o", "testpaths=tests", *side_by_side, *options.pytest_args]
+        }
     if options.pytest_args:
         return {"pytest": options.pytest_args}
     return {
-        "on CPython": ["tests", *side_by_side],
+        "on CPython": ["tests", "-m", "not alone", *side_by_side],
         "in browsers": ["playwright", "-m", "not alone", *side_by_side],
-        "measured": ["playwright", "-m", "alone", "-rP"],  # with what they print
+        "measured": ["tests", "playwright", "-m", "alone", "-rP"],  # with what they print
     }
 
 

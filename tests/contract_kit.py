@@ -11,7 +11,7 @@ from typing import Any
 from durably import Durably, LeaseLostError, Run, StepContext, create_durably, define_job, job
 from durably.testing import ManualClock
 
-LIMIT_SECONDS = 8
+LIMIT_SECONDS = 60
 
 
 def contract(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -54,7 +54,7 @@ async def finished(durably: Durably, run: Run[Any]) -> Run[Any]:
     return await found(durably, run)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 4) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
     """Wait in real time until `condition()`, which may be async, is true."""
     async with asyncio.timeout(seconds):
         while True:
@@ -196,7 +196,7 @@ async def ends_truly(kind: str, where: str) -> None:
     durably, _ = await opened(":memory:", awkward, echo)
     events = watched(durably)
     run = await durably.jobs.awkward.trigger(1)
-    await asyncio.wait_for(durably.process_until_idle(), 3)
+    await asyncio.wait_for(durably.process_until_idle(), 30)
     failed = await found(durably, run)
     assert failed.status == "failed", failed
     assert isinstance(failed.error, str)

@@ -32,7 +32,7 @@ def open_durably(database: str, ledger: str, **options: Any) -> Durably:
     async def squares(step: StepContext, count: int) -> int:
         async def square(n: int) -> int:
             note(step.run_id, f"step-{n}")
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.005)
             return n * n
 
         return sum([await step.run(f"step-{n}", square, n) for n in range(count)])
@@ -41,7 +41,7 @@ def open_durably(database: str, ledger: str, **options: Any) -> Durably:
         async def append(tx: Any, name: str) -> str:
             note(step.run_id, name)
             await tx.execute("INSERT INTO appended VALUES (?, ?)", (step.run_id, name))
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.005)
             await tx.execute("INSERT INTO appended VALUES (?, ?)", (step.run_id, f"{name} again"))
             return name
 

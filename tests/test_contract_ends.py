@@ -28,7 +28,7 @@ async def test_a_job_that_cancels_itself_ends_as_failed_not_as_running() -> None
 
     durably, _ = await opened(":memory:", selfish)
     run = await durably.jobs.selfish.trigger(1)
-    await asyncio.wait_for(durably.process_until_idle(), 3)
+    await asyncio.wait_for(durably.process_until_idle(), 30)
     assert (await found(durably, run)).status == "failed"
     await durably.stop()
 
@@ -71,7 +71,7 @@ async def test_process_until_idle_claims_nothing_more_once_stop_is_called() -> N
     await durably.jobs.body.trigger(1)
     working = asyncio.ensure_future(durably.process_until_idle())
     await until(lambda: starts)
-    await asyncio.wait_for(durably.stop(timeout=0.02), 2)
+    await asyncio.wait_for(durably.stop(timeout=0.02), 30)
     await asyncio.sleep(0.1)
     assert (working.done(), len(starts)) == (True, 1)
 
@@ -112,7 +112,7 @@ async def test_a_worker_survives_awkward_ends(kind: str) -> None:
         run = await durably.jobs.awkward.trigger(1)
         await until(lambda: _terminal(durably, run))
         assert (await found(durably, run)).status == "failed"
-        assert (await durably.jobs.echo.trigger_and_wait(3, timeout=3)).output == 3
+        assert (await durably.jobs.echo.trigger_and_wait(3, timeout=30)).output == 3
 
 
 async def _terminal(durably: Any, run: Any) -> bool:

@@ -145,7 +145,7 @@ async def test_errors_name_the_step_that_they_are_about() -> None:
                 caught.append(error)
 
     async with quick(":memory:", body_job(body)) as durably:
-        await durably.jobs.body.trigger_and_wait(1, timeout=5)
+        await durably.jobs.body.trigger_and_wait(1, timeout=30)
     assert [(type(error), error.step_name) for error in caught] == [
         (DuplicateStepError, "twice"), (StepOutputError, "odd"), (StepTimeoutError, "slow"),
     ]  # fmt: skip

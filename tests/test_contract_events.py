@@ -203,7 +203,7 @@ async def test_trouble_outside_of_any_run_is_a_worker_error_and_the_worker_goes_
         run = await durably.jobs.echo.trigger(1)
         await until(lambda: "worker:error" in types(events))
         broken = False
-        assert (await durably.wait_for_run(run.id, timeout=5)).output == 1
+        assert (await durably.wait_for_run(run.id, timeout=30)).output == 1
     error = next(event for event in events if event.type == "worker:error")
     assert (error.run_id, error.job_name) == (None, None)
     assert isinstance(error.error, str)

@@ -54,7 +54,7 @@ async def test_a_plugin_may_be_used_before_the_database_is_there(tmp_path: Path)
     durably.use(plugin)
     durably.use(with_log_persistence())
     async with durably:
-        await durably.jobs.echo.trigger_and_wait(1, timeout=5)
+        await durably.jobs.echo.trigger_and_wait(1, timeout=30)
     assert plugin.completed == 1
 
 
@@ -151,7 +151,7 @@ async def test_lines_of_runs_side_by_side_are_each_runs_own_in_order() -> None:
         durably.use(with_log_persistence())
         runs = await durably.jobs.body.batch_trigger(list(range(5)))
         for run in runs:
-            await durably.wait_for_run(run.id, timeout=5)
+            await durably.wait_for_run(run.id, timeout=30)
         for number, run in enumerate(runs):
             assert [log.message for log in await durably.get_logs(run.id)] == [f"{number}-{n}" for n in range(40)]
 

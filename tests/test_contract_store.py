@@ -101,7 +101,7 @@ async def test_a_store_is_exported_while_a_run_is_at_work_and_goes_on_in_both_pl
         await here.wait()
         data = await durably.export()
         go.set()
-        done = await durably.wait_for_run(run.id, timeout=5)
+        done = await durably.wait_for_run(run.id, timeout=30)
         assert done.output == ["first", "held"]
     copy = quick(tmp_path / "b.sqlite3", body_job(body))
     await copy.import_database(data)
@@ -121,7 +121,7 @@ async def test_an_export_may_be_taken_while_much_is_written(tmp_path: Path) -> N
         while not (await found(durably, runs[-1])).is_terminal:
             images.append(await durably.export())
         for run in runs:
-            await durably.wait_for_run(run.id, timeout=5)
+            await durably.wait_for_run(run.id, timeout=30)
     for number, data in enumerate(images[:: max(1, len(images) // 10)]):
         counts = tables(data, tmp_path / f"{number}.sqlite3")
         with contextlib.closing(sqlite3.connect(tmp_path / f"{number}.sqlite3")) as copy:

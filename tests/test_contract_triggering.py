@@ -281,7 +281,7 @@ async def test_a_concurrency_key_admits_one_running_run_across_jobs_in_order() -
     runs = [await (durably.jobs.one if n % 2 else durably.jobs.two).trigger(n, concurrency_key="k") for n in range(6)]
     durably.start()
     for run in runs:
-        await durably.wait_for_run(run.id, timeout=4)
+        await durably.wait_for_run(run.id, timeout=30)
     assert order == [0, 1, 2, 3, 4, 5]
     await durably.stop()
 
@@ -433,12 +433,12 @@ async def test_within_one_millisecond_runs_are_executed_in_the_order_of_their_tr
 async def test_trigger_and_wait_returns_the_typed_output() -> None:
     """'done = await sync.trigger_and_wait({"org_id": "o1"}, timeout=5)  # done.output: SyncOutput'"""
     async with quick(":memory:", sync) as durably:
-        done = await durably.jobs.sync.trigger_and_wait({"org_id": "o1"}, timeout=5)
+        done = await durably.jobs.sync.trigger_and_wait({"org_id": "o1"}, timeout=30)
         assert (done.status, done.output) == ("completed", SyncOutput(synced_count=2))
-        again = await durably.wait_for_run(done.id, timeout=5)
+        again = await durably.wait_for_run(done.id, timeout=30)
         assert again.output == SyncOutput(synced_count=2)
         keyed = await durably.jobs.sync.trigger_and_wait(
-            {"org_id": "o"}, timeout=5, idempotency_key="k", labels={"a": "b"}
+            {"org_id": "o"}, timeout=30, idempotency_key="k", labels={"a": "b"}
         )
         assert (keyed.idempotency_key, keyed.labels) == ("k", {"a": "b"})
 
@@ -448,13 +448,13 @@ async def test_waiting_for_a_failed_run_raises_with_the_run_and_its_error() -> N
     """'Raises `RunFailedError` (with `.run` and the stored error text)'"""
     async with quick(":memory:", failing) as durably:
         with pytest.raises(RunFailedError) as caught:
-            await durably.jobs.failing.trigger_and_wait("out of milk", timeout=5)
+            await durably.jobs.failing.trigger_and_wait("out of milk", timeout=30)
         run = caught.value.run
         assert (run.status, run.output) == ("failed", None)
         assert "out of milk" in str(run.error)
         assert str(run.error) in str(caught.value)
         with pytest.raises(RunFailedError):
-            await durably.wait_for_run(run.id, timeout=5)
+            await durably.wait_for_run(run.id, timeout=30)
 
 
 @contract
@@ -462,7 +462,7 @@ async def test_waiting_for_a_cancelled_run_raises() -> None:
     """'Raises ... `RunCancelledError`'"""
     async with quick(":memory:", held) as durably:
         run = await durably.jobs.held.trigger(1)
-        waiting = asyncio.ensure_future(durably.wait_for_run(run.id, timeout=5))
+        waiting = asyncio.ensure_future(durably.wait_for_run(run.id, timeout=30))
         await until(lambda: _waits(durably, run))
         await durably.cancel(run.id)
         with pytest.raises(RunCancelledError):
@@ -484,7 +484,7 @@ async def test_waiting_may_time_out_and_the_run_goes_on() -> None:
         [run] = await durably.get_runs()
         assert run.is_active
         await durably.signal(run.id, "go")
-        assert (await durably.wait_for_run(run.id, timeout=5)).output == 3
+        assert (await durably.wait_for_run(run.id, timeout=30)).output == 3
 
 
 @contract
@@ -502,7 +502,7 @@ async def test_a_run_that_is_deleted_while_waited_for_does_not_leave_the_waiter_
     """A waiter always gets an answer: the run that it waits for is no more, `NotFoundError`."""
     durably, _ = await opened(":memory:", held)
     run = await durably.jobs.held.trigger(1)
-    waiting = asyncio.ensure_future(durably.wait_for_run(run.id, timeout=3))
+    waiting = asyncio.ensure_future(durably.wait_for_run(run.id, timeout=30))
     await asyncio.sleep(0.01)
     await durably.cancel(run.id)
     await durably.delete_run(run.id)
@@ -532,7 +532,7 @@ async def test_a_waiter_is_told_of_progress_and_logs() -> None:
         logs.append(log)
 
     async with quick(":memory:", telling) as durably:
-        await durably.jobs.telling.trigger_and_wait(1, timeout=4, on_progress=progress.append, on_log=on_log)
+        await durably.jobs.telling.trigger_and_wait(1, timeout=30, on_progress=progress.append, on_log=on_log)
     # what is handed over is the progress itself, or the event that carries it: the page does not say
     progress = [getattr(item, "progress", item) for item in progress]
     assert [(p.current, p.total, p.message) for p in progress] == [(1, 3, "one"), (3, None, None)]
@@ -548,7 +548,7 @@ async def test_two_instances_on_one_file_wait_for_each_other(tmp_path: Path) -> 
     async with quick(tmp_path / "a.sqlite3", sync) as worker:
         client = quick(tmp_path / "a.sqlite3", sync)
         await client.migrate()
-        done = await client.jobs.sync.trigger_and_wait({"org_id": "abc"}, timeout=4)
+        done = await client.jobs.sync.trigger_and_wait({"org_id": "abc"}, timeout=30)
         assert done.output == SyncOutput(synced_count=3)
         await client.stop()
         assert len(await worker.get_runs()) == 1

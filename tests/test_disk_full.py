@@ -218,7 +218,7 @@ def test_one_fault_at_any_call_loses_nothing_and_repeats_one_step_at_most(number
         assert set(everything.did) == {"plain", "paid", "inner", "last"}
         assert sum(everything.did.values()) <= 4 + database.failures
 
-    asyncio.run(asyncio.wait_for(test(), 2))
+    asyncio.run(asyncio.wait_for(test(), 20))
 
 
 def test_a_transaction_whose_commit_was_not_confirmed_is_not_done_twice() -> None:
@@ -249,7 +249,7 @@ def test_a_transaction_whose_commit_was_not_confirmed_is_not_done_twice() -> Non
         assert paid.rows[0][0] == 1
         await durably.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 2))
+    asyncio.run(asyncio.wait_for(test(), 20))
 
 
 def test_progress_is_stored_again_after_it_once_could_not_be() -> None:
@@ -278,7 +278,7 @@ def test_progress_is_stored_again_after_it_once_could_not_be() -> None:
         await assert_completed(durably, started.id)
         await durably.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 5))
+    asyncio.run(asyncio.wait_for(test(), 20))
 
 
 # --- a disk that is really full -------------------------------------------------------------------

@@ -315,7 +315,7 @@ async def test_a_database_in_memory_lives_through_stop_and_init(by_hand: bool) -
     await durably.signal(run.id, "go", "on")
     if by_hand:
         await durably.process_until_idle()
-    done = await durably.wait_for_run(run.id, timeout=4)
+    done = await durably.wait_for_run(run.id, timeout=30)
     assert done.output == [7, "on"]
     await durably.stop()
 

@@ -115,7 +115,7 @@ async def test_nothing_of_a_worker_that_lost_its_run_is_stored(tried: str, froze
     assert (before.status, before.waiting_for, before.generation) == ("pending", "signal:hold", 2)
     kept = [await other.get_steps(bound.id), await other.get_logs(bound.id)]
     go.set()
-    await asyncio.wait_for(working, 4)
+    await asyncio.wait_for(working, 30)
     await frozen.stop()
     assert await found(other, bound) == before
     assert [await other.get_steps(bound.id), await other.get_logs(bound.id)] == kept

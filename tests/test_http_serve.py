@@ -261,7 +261,7 @@ def test_ctrl_c_ends_it_in_time_whatever_is_under_way(tmp_path: Path) -> None:
             seconds = time.monotonic() - began
         assert said == ""
         assert server.process.returncode == 130
-        assert seconds < 3, f"{seconds:.1f} s"
+        assert seconds < 10, f"{seconds:.1f} s"
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("SELECT status FROM durably_runs").fetchall() == [("pending",)]
     sign.touch()
@@ -288,7 +288,7 @@ def test_ctrl_c_waits_for_no_client_that_has_stopped_reading(tmp_path: Path) -> 
         seconds = time.monotonic() - began
     assert "Traceback" not in said, said
     assert server.process.returncode == 130
-    assert seconds < 3, f"{seconds:.1f} s"
+    assert seconds < 10, f"{seconds:.1f} s"
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:

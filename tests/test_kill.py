@@ -217,7 +217,7 @@ def test_a_program_that_was_killed_goes_on_when_it_is_started_again(place: Place
     process = start()
     deadline = time.monotonic() + 20
     while len(place.executions()) < 3:
-        assert process.poll() is None, f"the program ended early with {process.returncode}"
+        assert not process.poll(), f"the program ended with {process.returncode}"
         assert time.monotonic() < deadline, "the program does nothing"
         time.sleep(0.001)
     process.kill()

@@ -143,7 +143,7 @@ async def test_a_subscriber_of_another_instance_sees_the_states_in_order_up_to_t
             if run.payload % 10 == 4:
                 await durably.cancel(run.id)
         for run, task in zip(runs, following, strict=True):
-            told = await asyncio.wait_for(task, 6)
+            told = await asyncio.wait_for(task, 30)
             states = types(told, without=("run:progress",))
             assert states in (["run:trigger", "run:start", states[-1]], [*states[:1], states[-1]], [states[-1]])
             assert states[-1] == ("run:fail" if run.payload % 10 == 3 else "run:complete")
