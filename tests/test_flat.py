@@ -88,7 +88,8 @@ async def newest_of_a_status(store: Store, number: int) -> None:
     assert found[0].id > found[1].id
 
 
-@pytest.mark.slow  # it measures, and must not share the machine
+@pytest.mark.slow
+@pytest.mark.alone
 def test_a_hundred_thousand_finished_runs_slow_nothing_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The bound is generous, for a busy machine; the aim, printed beside it, is a ratio of 1.2."""
 
