@@ -194,7 +194,7 @@ def from_datetime(moment: datetime) -> EpochMs:
     """An aware datetime as an instant. Raises `ValueError` for a naive one, which names no instant."""
     if moment.tzinfo is None:
         raise ValueError(f"{moment!r} has no time zone; use an aware datetime, for example in UTC")
-    return EpochMs(int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1)))
+    return EpochMs((moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
 
 
 def to_seconds(span: float | timedelta) -> float:

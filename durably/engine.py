@@ -286,7 +286,7 @@ class Durably(Runs):
 
         After `timeout` (seconds or a timedelta; default: none) the runs still in flight are cancelled here and
         handed back as pending; their checkpoints are kept. A plain function in a thread runs on to its end, which
-        nobody hears of.
+        nobody hears of. Raises `DurablyError` without a timeout inside a job of this instance.
         """
         await self._worker.stop(None if timeout is None else to_seconds(timeout))
         await self._services.bus.drain()
@@ -325,7 +325,7 @@ class Durably(Runs):
 
         Raises `StorageError` where nothing was ever stored.
         """
-        return await export_image(self._services.store)
+        return await export_image(self._services.outside.store)
 
     async def import_database(self, data: bytes) -> None:
         """Replace all of the database by an exported one (or any SQLite file that durably has made).
@@ -335,12 +335,14 @@ class Durably(Runs):
         `SchemaVersionError` if a newer durably has made it, `ConflictError` while runs are pending or running
         here; then everything is as it was.
         """
+        store = self._services.outside.store
         await self.migrate()
-        await import_image(self._services.store, data, self._services.clock)
+        await import_image(store, data, self._services.clock)
         self._worker.wake()
 
     async def storage_info(self) -> StorageInfo:
         """Where the database is kept, its size in bytes, and what the browser gives and promises."""
+        self._services.outside  # noqa: B018 - asking it is the check
         return await self._database.info()
 
     # -- inside ----------------------------------------------------------------------------------------

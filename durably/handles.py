@@ -93,11 +93,9 @@ class Trigger:
         if self.delay is not None and self.run_at is not None:
             raise ValidationError("give delay or run_at, not both")
         try:
-            if self.run_at is not None:
-                return from_datetime(self.run_at)
             delay = 0.0 if self.delay is None else to_seconds(self.delay)
-            first = EpochMs(now + round(delay * 1000))
-            to_datetime(first)
+            first = EpochMs(now + round(delay * 1000)) if self.run_at is None else from_datetime(self.run_at)
+            to_datetime(first)  # what is stored must be readable
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValidationError(f"delay or run_at cannot be a moment: {error}") from error
         if delay < 0:

@@ -66,9 +66,10 @@ class JobDefinition(Generic[InputT, OutputT]):
     def load_payload(self, text: str) -> InputT:
         """The typed payload. Raises `ValidationError` if the job's input has changed since it was stored."""
         try:
-            return self._input.validate_json(text)
+            payload: InputT = _from_json(self._input, text)
         except pydantic.ValidationError as error:
             raise ValidationError(f"invalid payload for job '{self.name}': {sentence(error)}") from error
+        return payload
 
     def dump_output(self, output: Any) -> str:
         """The output as JSON text. Raises `ValidationError` if it does not fit the job's output."""
@@ -79,7 +80,7 @@ class JobDefinition(Generic[InputT, OutputT]):
 
     def load_output(self, text: str) -> OutputT:
         """The typed output. Raises pydantic's error if the job's output has changed since it was stored."""
-        output: OutputT = self._output.validate_json(text)
+        output: OutputT = _from_json(self._output, text)
         return output
 
 
@@ -129,7 +130,7 @@ def job(function: Any = None, /, *, name: str | None = None, timeout: float | ti
         if len(parameters) != 2:
             raise TypeError(f"job '{job_name}' must take (step, payload), not ({', '.join(parameters)})")
         try:
-            hints = typing.get_type_hints(run)
+            hints = typing.get_type_hints(run, include_extras=True)
         except NameError as error:
             raise TypeError(
                 f"job '{job_name}': its annotations cannot be looked up ({error}); define the type at the top level "
@@ -230,10 +231,21 @@ def _adapter(job_name: str, role: str, kind: Any) -> TypeAdapter[Any]:
 
 
 def _to_json(adapter: TypeAdapter[Any], value: Any) -> str:
-    plain = adapter.dump_python(value, mode="json", by_alias=True, round_trip=True)
+    try:
+        return _readable(adapter, value, by_alias=True)
+    except pydantic.ValidationError:  # an alias may be for writing alone
+        return _readable(adapter, value, by_alias=False)
+
+
+def _readable(adapter: TypeAdapter[Any], value: Any, *, by_alias: bool) -> str:
+    plain = adapter.dump_python(value, mode="json", by_alias=by_alias, round_trip=True)
     text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-    adapter.validate_json(text)  # what could not be read again must not be stored
+    _from_json(adapter, text)  # what could not be read again must not be stored
     return text
+
+
+def _from_json(adapter: TypeAdapter[Any], text: str) -> Any:
+    return adapter.validate_json(text, by_alias=True, by_name=True)
 
 
 def sentence(error: Exception) -> str:

@@ -61,7 +61,7 @@ class Runs(Schedules):
 
     async def get_run(self, run_id: str) -> Run[Any] | None:
         """The run, as it is now; `None` if there is none with this id."""
-        stored = await self._services.store.find_run(run_id)
+        stored = await self._services.outside.store.find_run(run_id)
         return None if stored is None else self._registry.typed(stored)
 
     async def get_runs(
@@ -85,7 +85,7 @@ class Runs(Schedules):
             raise ValidationError(f"no such status in {status!r}; there are {known}") from None
         if offset < 0 or (limit is not None and limit < 0):
             raise ValidationError(f"limit and offset must not be negative, got {limit} and {offset}")
-        found = await self._services.store.list_runs(
+        found = await self._services.outside.store.list_runs(
             statuses=statuses,
             job_names=None if job_name is None else _several(job_name),
             labels=dict(labels or {}),
@@ -97,13 +97,13 @@ class Runs(Schedules):
     async def get_steps(self, run_id: str) -> list[Step]:
         """The steps of a run that wait or have ended, in the order of their beginnings. Raises `NotFoundError`."""
         await self._require(run_id)
-        return [step_view(stored) for stored in await self._services.store.steps_of(run_id)]
+        return [step_view(stored) for stored in await self._services.outside.store.steps_of(run_id)]
 
     async def get_logs(self, run_id: str) -> list[Log]:
         """The lines that a run logged while `with_log_persistence` was in use, in order. Raises `NotFoundError`."""
         await self._require(run_id)
         await self._services.bus.drain()
-        return [log_view(line) for line in await self._services.ledger.logs_of(run_id)]
+        return [log_view(line) for line in await self._services.outside.ledger.logs_of(run_id)]
 
     async def wait_for_run(
         self,
@@ -179,7 +179,7 @@ class Runs(Schedules):
         moment, after = from_datetime(since), ""
         job_names = None if job_name is None else _several(job_name)
         wanted = dict(labels or {})
-        while ended := await self._services.ledger.ended_since(
+        while ended := await self._services.outside.ledger.ended_since(
             moment, after, job_names=job_names, labels=wanted, limit=_ENDED_AT_ONCE
         ):
             for stored in ended:
@@ -202,7 +202,7 @@ class Runs(Schedules):
         Its children that are still active are cancelled with it, those that were started detached aside.
         Raises `NotFoundError`, or `ConflictError` if it has ended.
         """
-        cancelled = await self._services.ledger.cancel(run_id, self._services.clock.now())
+        cancelled = await self._services.outside.ledger.cancel(run_id, self._services.clock.now())
         if not cancelled:
             raise await self._refused(run_id, "cancelled")
         for stored in cancelled:
@@ -216,7 +216,7 @@ class Runs(Schedules):
 
         Attempts and crashes are counted anew. Raises `NotFoundError`, or `ConflictError` if it is neither.
         """
-        stored = await self._services.ledger.retry(run_id, self._services.clock.now())
+        stored = await self._services.outside.ledger.retry(run_id, self._services.clock.now())
         if stored is None:
             raise await self._refused(run_id, "retried")
         self._emit(RunRetried, stored)
@@ -229,7 +229,9 @@ class Runs(Schedules):
         Raises `NotFoundError`, or `ConflictError` if the run has not ended.
         """
         stored = await self._require_ended(run_id, "retriggered")
-        [(fresh, _)], _ = await self._services.store.enqueue([self._copy_of(stored)], self._services.clock.now())
+        [(fresh, _)], _ = await self._services.outside.store.enqueue(
+            [self._copy_of(stored)], self._services.clock.now()
+        )
         return self._announced(fresh)
 
     async def fork(self, run_id: str, from_step: str) -> Run[Any]:
@@ -238,11 +240,13 @@ class Runs(Schedules):
         Raises `NotFoundError` for a run or step that does not exist, `ConflictError` if the run has not ended.
         """
         stored = await self._require_ended(run_id, "forked")
-        names = [step.name for step in await self._services.store.steps_of(run_id)]
+        names = [step.name for step in await self._services.outside.store.steps_of(run_id)]
         if from_step not in names:
             raise NotFoundError(f"run {run_id} has no step '{from_step}'; it has {', '.join(names) or 'none'}")
         return self._announced(
-            await self._services.ledger.fork(run_id, from_step, self._copy_of(stored), self._services.clock.now())
+            await self._services.outside.ledger.fork(
+                run_id, from_step, self._copy_of(stored), self._services.clock.now()
+            )
         )
 
     async def delete_run(self, run_id: str) -> None:
@@ -250,7 +254,7 @@ class Runs(Schedules):
 
         Raises `NotFoundError`, or `ConflictError` if it has not ended.
         """
-        deleted = await self._services.ledger.delete_run(run_id)
+        deleted = await self._services.outside.ledger.delete_run(run_id)
         if deleted is None:
             raise await self._refused(run_id, "deleted")
         self._emit(RunDeleted, deleted)
@@ -266,7 +270,7 @@ class Runs(Schedules):
             raise ValidationError(f"older_than: {error}") from error
         if limit < 1:
             raise ValidationError(f"limit must be at least 1, got {limit}")
-        deleted = await self._services.ledger.purge_runs(moment, limit)
+        deleted = await self._services.outside.ledger.purge_runs(moment, limit)
         for stored in deleted:
             self._emit(RunDeleted, stored)
         return len(deleted)
@@ -284,7 +288,7 @@ class Runs(Schedules):
             codec.decode(stored)
         except codec.CodecError as error:
             raise ValidationError(f"the payload of signal '{name}' cannot be kept: {error}") from error
-        if not await self._services.ledger.send_signal(run_id, name, stored, self._services.clock.now()):
+        if not await self._services.outside.ledger.send_signal(run_id, name, stored, self._services.clock.now()):
             raise await self._refused(run_id, "signalled")
         self._worker.poke(run_id)
         self._neighbours.tell_signal(run_id)
@@ -309,7 +313,7 @@ class Runs(Schedules):
         self, triggers: Sequence[JobTrigger], wanted: Sequence[NewRun], now: EpochMs
     ) -> list[Run[Any]]:
         runs = []
-        store = partial(self._services.store.enqueue, wanted, now)
+        store = partial(self._services.outside.store.enqueue, wanted, now)
         enqueued, begun = await self._worker.with_claim(store, is_sure=True)
         for (definition, _), new_run, (stored, what) in zip(triggers, wanted, enqueued, strict=True):
             run = replace(self._registry.typed(stored), disposition=what)
@@ -359,7 +363,7 @@ class Runs(Schedules):
                 return run
 
     async def _require(self, run_id: str) -> StoredRun:
-        stored = await self._services.store.find_run(run_id)
+        stored = await self._services.outside.store.find_run(run_id)
         if stored is None:
             raise NotFoundError(f"there is no run {run_id}")
         return stored

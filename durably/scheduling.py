@@ -65,17 +65,17 @@ class Schedules:
             next_at=first,
             created_at=now,
         )
-        await self._services.ledger.put_schedule(schedule)
+        await self._services.outside.ledger.put_schedule(schedule)
         return schedule_view(schedule)
 
     async def unschedule(self, key: str) -> None:
         """End a schedule. Raises `NotFoundError` if there is none with this key."""
-        if not await self._services.ledger.delete_schedule(key):
+        if not await self._services.outside.ledger.delete_schedule(key):
             raise NotFoundError(f"there is no schedule '{key}'")
 
     async def get_schedules(self) -> list[Schedule]:
         """All schedules, by key."""
-        return [schedule_view(stored) for stored in await self._services.ledger.schedules()]
+        return [schedule_view(stored) for stored in await self._services.outside.ledger.schedules()]
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
 from .clock import Clock
-from .errors import StorageError, StoreFailedError
+from .database import Transaction
+from .errors import DurablyError, StorageError, StoreFailedError
 from .events import EventBus
 from .ids import Ids
 from .ledger import Ledger
@@ -27,6 +30,48 @@ class Services:
     ids: Ids
     wake: Callable[[], None]
     """Tells the worker to look for work."""
+
+    @property
+    def outside(self) -> Services:
+        """These, for a program's own call. Raises `DurablyError` inside a transaction of the same store, whose end it
+        would wait for."""
+        inside = open_transaction()
+        if inside is not None and inside.store is self.store:
+            raise DurablyError(
+                f"a transaction of run {inside.run_id} is open here, in which only tx is for use: end it first"
+            )
+        return self
+
+
+@dataclass(slots=True)
+class OpenedTransaction:
+    """A transaction of a step."""
+
+    run_id: str
+    store: Store
+    is_open: bool = True
+
+
+_transaction: ContextVar[OpenedTransaction | None] = ContextVar("durably_transaction", default=None)
+
+
+def open_transaction() -> OpenedTransaction | None:
+    """The transaction in which the present task is, or the one that started it, while it is open."""
+    inside = _transaction.get()
+    return inside if inside is not None and inside.is_open else None
+
+
+@asynccontextmanager
+async def in_transaction(run_id: str, store: Store) -> AsyncIterator[Transaction]:
+    """A transaction that knows whose it is."""
+    opened = OpenedTransaction(run_id, store)
+    before = _transaction.set(opened)
+    try:
+        async with store.database.transaction() as tx:
+            yield tx
+    finally:
+        opened.is_open = False
+        _transaction.reset(before)
 
 
 async def ours(work: Awaitable[T]) -> T:

@@ -13,7 +13,6 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import Any
 
 from . import codec
@@ -29,7 +28,7 @@ from .events import Event, RunProgressed, StepCancelled, StepStarted, logger
 from .progress import ProgressReport
 from .records import Progress
 from .rows import Checkpoint, Claim, StoredRun, StoredStep
-from .services import Services, ours
+from .services import Services, open_transaction, ours
 from .waiting import Waiting, this_task
 
 PROGRESS_FLUSH_SECONDS = 0.1
@@ -44,9 +43,6 @@ SETTLE_SECONDS = 1.0
 
 PARK_AGAIN_SECONDS = 0.1
 """After this long a run that could not be parked is tried to be parked again."""
-
-transaction_of: ContextVar[str | None] = ContextVar("durably_transaction_of", default=None)
-"""The run in whose transaction the present task is; tasks that it starts inherit it."""
 
 
 class Session:
@@ -94,7 +90,8 @@ class Session:
 
     def enter(self, name: str) -> int:
         """Take a step's name for this execution; its index."""
-        if transaction_of.get() == self.run.id:
+        inside = open_transaction()
+        if inside is not None and inside.run_id == self.run.id:
             raise DurablyError(
                 f"step '{name}' was called inside a transaction; there only tx is for use, so end the transaction first"
             )

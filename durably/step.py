@@ -25,8 +25,8 @@ from .events import LogWritten, StepCompleted, StepFailed, StepRetried
 from .records import Progress, Run
 from .retry import ONCE, Retry
 from .rows import Checkpoint, NewRun, StoredRun
-from .services import ours
-from .session import Session, transaction_of
+from .services import in_transaction, ours
+from .session import Session
 from .store import put_step_in
 from .typed import TypedValue
 from .waits import child_run, sleep, start_child, wait_for_signal
@@ -171,9 +171,8 @@ class StepContext:
         async def attempt(checkpoint: Checkpoint) -> Any:
             is_written = False
             of_the_job: BaseException | None = None
-            inside = transaction_of.set(self.run_id)
             try:
-                async with session.services.store.database.transaction() as tx:
+                async with in_transaction(self.run_id, session.services.store) as tx:
                     try:
                         value = await self._in_time(name, call_in_place(fn, (UserTransaction(tx), *args), kwargs))
                         value, stored = kind.kept(session, name, value)
@@ -191,8 +190,6 @@ class StepContext:
                 if error is of_the_job and not isinstance(error, StorageFullError):
                     raise
                 raise StoreFailedError(error) from error
-            finally:
-                transaction_of.reset(inside)
             self._tell_completed(checkpoint, value)
             return value
 

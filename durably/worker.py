@@ -18,7 +18,7 @@ from functools import partial
 from .chores import Chores
 from .claiming import Claimer, ClaimRules
 from .clock import EpochMs, finishes_within, wait_event
-from .errors import SchemaVersionError, describe
+from .errors import DurablyError, SchemaVersionError, describe
 from .events import WorkerFailed, logger
 from .execution import Execution, Interruption, Write, Written
 from .jobs import Registry
@@ -145,7 +145,12 @@ class Worker:
         return execution if execution is not None and execution.claim.generation == generation else None
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Claim nothing more and wait for the runs in flight; after `timeout` seconds hand them back."""
+        """Claim nothing more and wait for the runs in flight; after `timeout` seconds hand them back.
+
+        Raises `DurablyError` without a timeout inside a job of this worker.
+        """
+        if timeout is None and asyncio.current_task() in self._tasks:
+            raise DurablyError("stop() was called inside a job, for whose end it would wait; give it a timeout")
         self._stopping = True
         self.stops += 1
         self.wake()

@@ -11,11 +11,11 @@ import sys
 import textwrap
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from contract_kit import contract, echo, finished, found, moved, opened, quick, types, until, watched
-from pydantic import BaseModel
+from contract_kit import body_job, contract, echo, finished, found, moved, opened, quick, types, until, watched
+from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 import durably as package
@@ -642,6 +642,67 @@ CRASHING = textwrap.dedent(
     asyncio.run(main())
     """
 )
+
+
+@contract
+async def test_what_annotations_ask_for_beyond_the_type_is_checked() -> None:
+    """'the same, input and output read from the annotations'"""
+
+    @job
+    async def small(step: StepContext, payload: Annotated[int, Field(gt=0)]) -> Annotated[int, Field(lt=10)]:
+        return payload * 10
+
+    durably, _ = await opened(":memory:", small)
+    with pytest.raises(ValidationError, match="greater than 0"):
+        await durably.jobs.small.trigger(-5)
+    failed = await finished(durably, await durably.jobs.small.trigger(5))
+    assert failed.status == "failed"
+    assert "Invalid output: " in str(failed.error)
+    await durably.stop()
+
+
+class Aliased(BaseModel):
+    read: str = Field(validation_alias="readAs")
+    written: str = Field(serialization_alias="writtenAs")
+    always: str = Field(alias="alwaysAs")
+
+
+@contract
+async def test_aliases_that_are_for_one_direction_alone_lose_nothing() -> None:
+    """'The payload reaches `run` as the validated, typed object'"""
+
+    @job
+    async def aliased(step: StepContext, payload: Aliased) -> Aliased:
+        return payload
+
+    durably, _ = await opened(":memory:", aliased)
+    given = {"readAs": "a", "written": "b", "alwaysAs": "c"}
+    done = await finished(durably, await durably.jobs.aliased.trigger(given))
+    assert done.payload == done.output == Aliased(**given)
+    await durably.stop()
+
+
+@contract
+async def test_a_job_that_stops_its_own_instance_is_told_that_it_would_wait_for_itself() -> None:
+    """After `timeout` it is handed back like any other: 'nothing lost'"""
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        await durably.stop()
+
+    durably = quick(":memory:", body_job(body), echo)
+    await durably.init()
+    with pytest.raises(RunFailedError, match="give it a timeout"):
+        await durably.jobs.body.trigger_and_wait(1, timeout=30)
+    assert (await durably.jobs.echo.trigger_and_wait(1, timeout=30)).output == 1
+    stopped = asyncio.Event()
+
+    async def stop(event: Any) -> None:
+        await durably.stop()
+        stopped.set()
+
+    durably.on("run:complete", stop)  # a listener may: it is not what is waited for
+    await durably.jobs.echo.trigger(2)
+    await stopped.wait()
 
 
 @contract

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_kit import contract, executed, finished, opened
+from contract_kit import body_job, contract, echo, executed, finished, opened
 
-from durably import DurablyError, StepContext, UserTransaction, define_job
+from durably import DurablyError, StepContext, UserTransaction, create_durably, define_job
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +126,46 @@ async def test_a_step_call_inside_a_transaction_raises_at_once() -> None:
     assert run.status == "completed", run.error
     assert len(raised) == 9
     assert len(await durably.get_runs()) == 1
+    await durably.stop()
+
+
+@contract
+async def test_a_call_of_the_instance_inside_a_transaction_raises_at_once(tmp_path: Path) -> None:
+    """It is the same mistake as a step call there: it would wait for the very transaction that waits for it."""
+    raised: list[str] = []
+    other = create_durably(tmp_path / "other.sqlite3", jobs=[echo])
+    await other.migrate()
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        async def misuse(tx: UserTransaction) -> Any:
+            for call in (
+                lambda: durably.get_run(step.run_id),
+                durably.get_runs,
+                lambda: durably.jobs.body.trigger(1),
+                lambda: durably.cancel(step.run_id),
+                lambda: durably.signal(step.run_id, "go"),
+                lambda: durably.schedule("body", 1, every=60, key="k"),
+                durably.export,
+                durably.storage_info,
+                lambda: asyncio.gather(durably.get_run(step.run_id)),
+            ):
+                with pytest.raises(DurablyError, match="only tx is for use") as error:
+                    await asyncio.wait_for(call(), 10)
+                raised.append(str(error.value))
+            await other.jobs.echo.trigger(1)  # in another database
+            return len(await tx.execute("SELECT 1"))
+
+        rows = await step.transaction("outer", misuse)
+        assert await durably.get_run(step.run_id) is not None, "afterwards it may be called"
+        return rows
+
+    durably, _ = await opened(":memory:", body_job(body))
+    run = await finished(durably, await durably.jobs.body.trigger(1))
+    assert (run.status, run.output) == ("completed", 1), run.error
+    assert len(raised) == 9
+    assert len(await durably.get_runs()) == 1
+    assert len(await other.get_runs()) == 1
+    await other.stop()
     await durably.stop()
 
 

@@ -7,7 +7,8 @@ import dataclasses
 import enum
 import inspect
 import re
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,8 @@ async def test_coalesce_skip_returns_the_pending_run_of_this_job_with_the_key() 
         {"labels": {"": "c"}}, {"labels": {"a": 1}}, {"labels": {"é": "c"}}, {"labels": {"a\n": "c"}},
         {"priority": "high"}, {"priority": 1.5}, {"delay": -1}, {"delay": "soon"},
         {"run_at": datetime(2026, 1, 2)},  # noqa: DTZ001
+        {"run_at": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))},
+        {"run_at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))},
         {"run_at": "tomorrow"}, {"idempotency_key": 4}, {"concurrency_key": 4},
         {"delay": float("nan")}, {"delay": float("inf")}, {"priority": 2**70}, {"labels": {"a": "\ud800"}},
         {"idempotency_key": "\ud800"},
@@ -494,6 +497,15 @@ async def test_waiting_for_an_unknown_run_is_not_found() -> None:
     with pytest.raises(NotFoundError) as caught:
         await durably.wait_for_run("01ARZ3NDEKTSV4RRFFQ69G5FAV", timeout=1)
     assert caught.value.status == 404
+    await durably.stop()
+
+
+@contract
+async def test_the_last_moment_that_there_is_may_be_when_a_run_is_due() -> None:
+    durably, _ = await opened(":memory:", echo)
+    run = await durably.jobs.echo.trigger(1, run_at=datetime.max.replace(tzinfo=UTC))
+    assert run.run_at == datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)
+    assert await durably.get_runs() == [replace(run, disposition=None)]
     await durably.stop()
 
 
