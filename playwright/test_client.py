@@ -226,7 +226,7 @@ def wait_in_vain(tab: Tab) -> None:
     assert tab.js("failed.status") == "failed"
     assert tab.refusal("async () => { await durably.retry(failed.id); await durably.waitForRun(failed.id) }") == failed
 
-    late = tab.refusal("() => durably.triggerAndWait('asks', 'who?', { labels: { is: 'late' }, timeout: 0.2 })")
+    late = tab.refusal("() => durably.triggerAndWait('asks', 'who?', { labels: { is: 'late' }, timeout: 3 })")
     assert (late["name"], late["isDurably"]) == ("TimeoutError", True)
     [run] = tab.js("durably.getRuns({ labels: { is: 'late' } })")
     assert run["isActive"]

@@ -361,9 +361,10 @@ def test_a_page_that_connects_and_has_the_element_shows_its_runs(browser: Browse
     tab = browser.tab("/t/with-dashboard.html")
     page = tab.page
     expect(page.get_by_text("No runs yet")).to_be_visible()
-    run_id = tab.trigger("chain", {"ledger": ledger.url, "steps": 6, "seconds": 0.2}, labels={"who": HOSTILE})
+    ledger.hold("step", "step-04")
+    run_id = tab.trigger("chain", {"ledger": ledger.url, "steps": 6}, labels={"who": HOSTILE})
     expect(rows(page).first).to_contain_text(run_id)
-    ledger.wait_for("step", "step-03")
+    ledger.wait_for("step", "step-04")
 
     browser.reload(tab)
 

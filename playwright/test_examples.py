@@ -149,7 +149,7 @@ def test_dropped_pictures_outlive_the_page_and_each_is_made_small_once(browser: 
     ]
     attack = "<img src=x onerror=document.title='owned'>.png"
     files.append({"name": attack, "mimeType": "image/png", "buffer": b"this is no picture"})
-    tab = open_example(browser, "images/?pause=0.2")
+    tab = open_example(browser, "images/?pause=1")
     tab.page.locator("#files").set_input_files(files)
     wait_for_steps(tab, 2)
     browser.reload(tab, until=state_is("running", "done"))
@@ -180,7 +180,7 @@ def test_dropped_pictures_outlive_the_page_and_each_is_made_small_once(browser: 
 def test_no_row_of_the_pipeline_is_missing_or_there_twice_after_a_reload(browser: Browser) -> None:
     """Rows and checkpoint are one commit: the table itself would take a row twice."""
     rows = 200_000
-    tab = open_example(browser, f"pipeline/?rows={rows}&pause=0.1")
+    tab = open_example(browser, f"pipeline/?rows={rows}&pause=0.3")
     tab.page.locator("#begin").click()
     wait_for_steps(tab, 2)
     browser.reload(tab, until=state_is("running", "done"))

@@ -29,8 +29,9 @@ def said(tab: Tab) -> Any:
 def test_with_the_wheel_alone_a_run_survives_a_reload(browser: Browser, ledger: Ledger) -> None:
     """Nobody has registered a JavaScript module, and no header is set: the bridge comes out of the wheel."""
     tab = browser.tab("/t/bare.html")
+    ledger.hold("step", "step-09")
     begin(tab, "survive", LEDGER=ledger.url)
-    ledger.wait_for("step", "step-08", timeout=60)
+    ledger.wait_for("step", "step-09", timeout=60)
     browser.reload(tab)
     begin(tab, "survive", LEDGER=ledger.url)
 

@@ -236,9 +236,11 @@ def test_without_space_there_is_an_error_and_with_space_the_run_goes_on_by_itsel
     tab = browser.tab()
     tab.connect(ledger.url)
     tab.js("() => { window.errors = []; durably.on('worker:error', ({ error }) => errors.push(error)) }")
-    run_id = tab.trigger("hoard", {"ledger": ledger.url, "steps": 4, "seconds": 0.3})
-    ledger.wait_for("step", "heap-1")
+    ledger.hold("step", "heap-2")
+    run_id = tab.trigger("hoard", {"ledger": ledger.url, "steps": 4})
+    ledger.wait_for("step", "heap-2")
     with no_space(tab, server):
+        ledger.let_go()
         tab.page.wait_for_function("errors.length > 0")
         refused = tab.refusal("() => durably.trigger('chain', { ledger: 'x'.repeat(5_000_000) })")
         assert (refused["name"], refused["status"]) == ("StorageFullError", 507), refused["message"]

@@ -224,7 +224,8 @@ class Torture:
         for fact in facts:
             if fact.kind == "connected":
                 for seat in self._seats:
-                    if str(seat.number) == fact.about["tab"] and fact.at > seat.since:
+                    # The word of what was there before may come after the beginning of what is there now.
+                    if str(seat.number) == fact.about["tab"] and seat.tab.js("began") == fact.about["began"]:
                         seat.connected = True
             elif fact.kind == "did" and fact.about["what"] == "trigger":
                 self._active[fact.run] = None

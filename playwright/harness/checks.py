@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
 
 from .server import Entry, Ledger
 
@@ -53,12 +52,6 @@ def take_over_ms(ledger: Ledger) -> float:
     connected = max(entry.at for entry in ledger.entries if entry.kind == "connected")
     # The worker goes on by itself: the last step may begin before the page's word of its connection arrives.
     return 1000 * (min((at for at in step_times(ledger) if at > connected), default=connected) - connected)
-
-
-def longest_pause_ms(ledger: Ledger) -> float:
-    """From the beginning of one step to that of the next, at the most."""
-    times = step_times(ledger)
-    return 1000 * max(after - before for before, after in pairwise(times))
 
 
 def step_times(ledger: Ledger) -> list[float]:

@@ -4,7 +4,7 @@
 folder beside them as a user would copy it, and so is the empty `/readme/`. `/coop/` is the same as `/t/`, but workers
 there find no mode in which a file may be opened twice at once. A test may add files of its own with `put`, and an
 API of its own, at `/api/`; and give a path a Content-Security-Policy in `policies`.
-`POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this process.
+`POST /ledger/ID` writes a line into a `Ledger`, which the test reads in this process; the test may `hold` the answer.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ TYPES = {
     ".wasm": "application/wasm",
     ".whl": "application/zip",
 }
+
+LONGEST_HOLD_SECONDS = 120
+"""A test that fails lets nothing go."""
 
 ONE_HANDLE = b"""
 {
@@ -60,12 +63,37 @@ class Ledger:
         self.url = url
         self._entries: list[Entry] = []
         self._changed = threading.Condition()
+        self._to_hold: set[tuple[str, str]] = set()
+        self._may_go_on = threading.Event()
 
     def hear(self, told: list[tuple[str, str]]) -> str:
         """Write down what a page or a step has sent, by kind and name; what it is to be answered."""
         for kind, name in told:
             self.add(kind, name)
+            if self._is_to_be_held(kind, name):
+                self._may_go_on.wait(LONGEST_HOLD_SECONDS)
         return ""
+
+    def hold(self, kind: str, name: str) -> None:
+        """Let the first to send this entry wait for its answer until `let_go`: so long its step is in flight.
+
+        The entry is there at once; whoever sends it again is answered.
+        """
+        with self._changed:
+            self._may_go_on.clear()
+            self._to_hold.add((kind, name))
+
+    def let_go(self) -> None:
+        """Answer whoever is held, and hold nobody any more."""
+        with self._changed:
+            self._to_hold.clear()
+            self._may_go_on.set()
+
+    def _is_to_be_held(self, kind: str, name: str) -> bool:
+        with self._changed:
+            is_first = (kind, name) in self._to_hold
+            self._to_hold.discard((kind, name))
+            return is_first
 
     def add(self, kind: str, name: str) -> None:
         with self._changed:
