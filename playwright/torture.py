@@ -225,7 +225,7 @@ class Torture:
             if fact.kind == "connected":
                 for seat in self._seats:
                     # The word of what was there before may come after the beginning of what is there now.
-                    if str(seat.number) == fact.about["tab"] and seat.tab.js("began") == fact.about["began"]:
+                    if str(seat.number) == fact.about["tab"] and seat.tab.js("window.began") == fact.about["began"]:
                         seat.connected = True
             elif fact.kind == "did" and fact.about["what"] == "trigger":
                 self._active[fact.run] = None
