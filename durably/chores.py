@@ -55,6 +55,7 @@ class Chores:
                 fired = True
                 about = {"run_id": stored.id, "job_name": stored.job_name, "labels": json.loads(stored.labels)}
                 self._services.bus.emit(RunTriggered, **about, payload=self._registry.typed(stored).payload)
+            self._services.wake_at(after)
         return fired
 
     async def when_idle(self, now: EpochMs) -> None:

@@ -156,6 +156,7 @@ class Durably(Runs):
             clock=clock,
             ids=Ids(clock),
             wake=lambda: self._worker.wake(),
+            wake_at=lambda moment: self._worker.wake_at(moment),
         )
         self._chores = Chores(self._services, self._registry, retain_ms)
         self._worker = self._new_worker(None)

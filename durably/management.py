@@ -320,6 +320,7 @@ class Runs(Schedules):
             runs.append(run)
             if what == "created":
                 self._emit(RunTriggered, stored, payload=run.payload)
+                self._worker.wake_at(new_run.run_at)
             elif what == "coalesced":
                 skipped = definition.load_payload(new_run.payload)
                 self._emit(RunCoalesced, stored, skipped_payload=skipped, skipped_labels=new_run.labels)

@@ -66,6 +66,7 @@ class Schedules:
             created_at=now,
         )
         await self._services.outside.ledger.put_schedule(schedule)
+        self._services.wake_at(first)
         return schedule_view(schedule)
 
     async def unschedule(self, key: str) -> None:

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .clock import Clock
+from .clock import Clock, EpochMs
 from .database import Transaction
 from .errors import DurablyError, StorageError, StoreFailedError
 from .events import EventBus
@@ -30,6 +30,8 @@ class Services:
     ids: Ids
     wake: Callable[[], None]
     """Tells the worker to look for work."""
+    wake_at: Callable[[EpochMs], None]
+    """Tells it to look for work at this moment."""
 
     @property
     def outside(self) -> Services:

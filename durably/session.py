@@ -363,6 +363,7 @@ class Session:
         self.parked.set()
         if self._wanting:
             await self._ask_for_claim()
+        self.services.wake_at(first.wake_at)
         # Something may have woken the run while it was being parked.
         self.services.wake()
 

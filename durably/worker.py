@@ -11,13 +11,15 @@ again, by this worker unless that is gone, and goes on where it was.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from heapq import heappop, heappush
 
 from .chores import Chores
 from .claiming import Claimer, ClaimRules
-from .clock import EpochMs, finishes_within, wait_event
+from .clock import LAST_INSTANT, EpochMs, finishes_within, wait_event
 from .errors import DurablyError, SchemaVersionError, describe
 from .events import WorkerFailed, logger
 from .execution import Execution, Interruption, Write, Written
@@ -81,6 +83,8 @@ class Worker:
         self._told_at_work: set[str] = set()
         self._passed_on: set[str] = set()
         """Runs that have ended and whose slot the next run has already."""
+        self._due: list[EpochMs] = []
+        """A heap of the moments at which there will be something to do."""
         self._idle_since: EpochMs | None = None
         self._claims_in_doubt = asyncio.Event()
         self._stop_beat: Callable[[], None] | None = None
@@ -113,6 +117,12 @@ class Worker:
             self._head_start.cancel()
             self._head_start = None
         self._wake.set()
+
+    def wake_at(self, moment: EpochMs) -> None:
+        """Look for work at this moment, at which a run is due: polling alone would be late for it."""
+        if self.is_started and self._services.clock.now() < moment < LAST_INSTANT:
+            heappush(self._due, moment)
+            self._wake.set()
 
     def wake_later(self) -> None:
         """Look for work once another instance, which has something new to do, has had time to take it itself.
@@ -266,6 +276,7 @@ class Worker:
     async def _work_loop(self) -> None:
         while not self._stopping:
             self._wake.clear()
+            looked_at = self._services.clock.now()
             pause = self._options.polling_interval
             try:
                 await self._look_for_work(self._options.max_concurrent_runs)
@@ -276,8 +287,16 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - the loop outlives a storage that fails for a while
                 self._report(error, "looking for work")
                 pause = max(pause, ERROR_PAUSE_SECONDS)
+            else:
+                pause = min(pause, self._until_due(looked_at))
             if not self._stopping:
                 await wait_event(self._services.clock, self._wake, pause)
+
+    def _until_due(self, looked_at: EpochMs) -> float:
+        """Seconds until the next run is due of which that is known; what was due at the last look was seen there."""
+        while self._due and self._due[0] <= looked_at:
+            heappop(self._due)
+        return max(self._due[0] - self._services.clock.now(), 0) / 1000 if self._due else math.inf
 
     async def _retire(self) -> None:
         """Stop for good: whoever has the newer durably goes on with the runs, beginning now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,15 @@ import pytest
 from contract_kit import body_job, contract, echo, finished, found, moved, opened, quick, types, until, watched
 from pydantic import BaseModel
 
-from durably import ConflictError, NotFoundError, RunCancelledError, RunFailedError, StepContext, job
+from durably import (
+    ConflictError,
+    NotFoundError,
+    RunCancelledError,
+    RunFailedError,
+    StepContext,
+    create_durably,
+    job,
+)
 from durably.testing import ManualClock
 
 pytestmark = pytest.mark.slow
@@ -61,6 +70,46 @@ async def test_a_sleep_in_real_time_ends_when_it_should() -> None:
         begun = time.monotonic()
         assert (await durably.jobs.body.trigger_and_wait(1, timeout=30)).output == "ok"
         assert time.monotonic() - begun >= 0.19
+
+
+@contract
+async def test_what_is_due_is_begun_then_and_not_at_the_next_look() -> None:
+    """Polling is for what nobody here knows of."""
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        await step.sleep("short", 0.1)
+        with contextlib.suppress(TimeoutError):
+            await step.wait_for_signal("never", timeout=0.1)
+        return "ok"
+
+    async with quick(":memory:", body_job(body), echo, polling_interval=3600) as durably:
+        assert (await durably.jobs.body.trigger_and_wait(1, timeout=30)).output == "ok"
+        assert (await durably.jobs.echo.trigger_and_wait(2, delay=0.1, timeout=30)).output == 2
+        await durably.schedule("echo", 3, every=0.1, key="often")
+        await until(lambda: ticked(durably, 3))
+
+
+async def ticked(durably: Any, times: int) -> bool:
+    return sum(run.payload == 3 for run in await durably.get_runs(status="completed")) >= times
+
+
+@pytest.mark.parametrize("seconds", [10, 3600, 400 * 86400])
+@contract
+async def test_a_worker_wakes_at_the_very_moment_to_which_a_clock_is_set(seconds: int) -> None:
+    async def body(step: StepContext, payload: Any) -> Any:
+        await step.sleep("long", seconds)
+        return "ok"
+
+    clock = ManualClock()
+    async with create_durably(":memory:", jobs=[body_job(body)], clock=clock) as durably:
+        run = await durably.jobs.body.trigger(1)
+        await until(lambda: is_asleep(durably, run))
+        await clock.advance(seconds)
+        assert (await durably.wait_for_run(run.id)).output == "ok"
+
+
+async def is_asleep(durably: Any, run: Any) -> bool:
+    return (await found(durably, run)).waiting_for == "sleep:long"
 
 
 @contract
