@@ -14,7 +14,7 @@ import pytest
 from contract_kit import body_job, contract, echo, finished, found, moved, opened, quick, types, until, watched
 from pydantic import BaseModel
 
-from durably import ConflictError, NotFoundError, RunCancelledError, RunFailedError, StepContext, job
+from durably import ConflictError, NotFoundError, RunCancelledError, RunFailedError, StepContext, ValidationError, job
 from durably.testing import ManualClock
 
 pytestmark = pytest.mark.slow
@@ -452,6 +452,26 @@ async def test_a_retry_takes_up_a_coalesced_child_and_starts_a_new_one_once_that
     await durably.signal(new.id, "go")
     assert (await finished(durably, run)).output == "created"
     assert seen == ["coalesced"]
+    await durably.stop()
+
+
+@pytest.mark.parametrize("wrong", [None, 5, echo.run], ids=["none", "number", "function"])
+@pytest.mark.parametrize("call", ["trigger", "trigger_and_wait"])
+@contract
+async def test_what_is_no_job_is_refused_as_a_child(call: str, wrong: Any) -> None:
+    caught: list[ValidationError] = []
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        try:
+            await getattr(step, call)("child", wrong, 1)
+        except ValidationError as error:
+            caught.append(error)
+
+    durably, _ = await opened(":memory:", body_job(body), echo)
+    run = await finished(durably, await durably.jobs.body.trigger(1))
+    assert run.error is None
+    assert "a job is given as its definition, a handle or its name" in str(caught[0])
+    assert len(await durably.get_runs()) == 1
     await durably.stop()
 
 
