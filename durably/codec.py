@@ -18,7 +18,7 @@ A result that is `bytes` as a whole is kept as it is (a BLOB). Everything else b
 | `decimal` `uuid` | `Decimal`, `UUID` | text |
 | `enum` | a member | its name; of a combination of flags a list of the value alone |
 | `dataclass` | an instance | dict of its fields; `"x"`: dict of what else was set on it |
-| `model` | a pydantic model | its state: fields, fields set, extras, private attributes |
+| `model` | a pydantic model | its state: fields, fields set, extras, private attributes; `"t"` of `Box[int]`: a list |
 
 Classes are found again by import path; one that is not there, or whose fields differ, is refused with
 `CodecError`: a wrong value is worse than none. Nothing stored is ever executed: no pickle, no eval, and
@@ -142,7 +142,7 @@ def _pack(value: Any, path: str) -> Any:
         state = value.__getstate__()
         # Beside its fields a model may remember computed ones; they are computed again.
         fields = {name: item for name, item in state["__dict__"].items() if name in kind.model_fields}
-        return {"$": "model", "t": _import_path(kind, path), "v": _pack({**state, "__dict__": fields}, path)}
+        return {"$": "model", "t": _model_name(kind, path), "v": _pack({**state, "__dict__": fields}, path)}
     if dataclasses.is_dataclass(kind) and not issubclass(kind, BaseException):
         return _pack_dataclass(value, kind, path)
     raise CodecError(
@@ -223,6 +223,29 @@ def _import_path(kind: type, path: str) -> str:
     return name
 
 
+def _model_name(kind: type, path: str) -> Any:
+    """A class's import path; of a generic model that has none, as `Box[int]`, a list: those of what it is made of."""
+    try:
+        return _import_path(kind, path)
+    except CodecError:
+        made_of = getattr(kind, "__pydantic_generic_metadata__", {"args": ()})
+        if not made_of["args"] or not all(isinstance(arg, type) for arg in made_of["args"]):
+            raise
+        name = [_model_name(part, path) for part in (made_of["origin"], *made_of["args"])]
+        if _find_model(name, path) is not kind:
+            raise
+        return name
+
+
+def _find_model(name: Any, path: str) -> Any:
+    if not isinstance(name, list):
+        return _find_class(name, path)
+    generic, *args = [_find_model(part, path) for part in name]
+    if not issubclass(generic, BaseModel):
+        raise CodecError(path, f"was made of {name}, which is no pydantic model any more")
+    return generic.__class_getitem__(tuple(args))
+
+
 def _find_class(name: str, path: str) -> type:
     module_name, _, qualified = name.partition(":")
     try:
@@ -298,12 +321,12 @@ def _unpack_dataclass(packed: dict[str, Any], path: str) -> Any:
 
 
 def _unpack_model(packed: dict[str, Any], path: str) -> BaseModel:
-    kind = _find_class(packed["t"], path)
+    kind = _find_model(packed["t"], path)
     if not issubclass(kind, BaseModel):
         raise CodecError(path, f"was a {packed['t']}, which is no pydantic model any more")
     state = _unpack(packed["v"], path)
     _check_fields(packed["t"], set(state["__dict__"]), set(kind.model_fields), path)
-    value = kind.__new__(kind)
+    value: BaseModel = kind.__new__(kind)
     value.__setstate__(state)
     return value
 

@@ -222,17 +222,13 @@ class ChildRuns:
 
     def new_run(self, session: Session, job: Any, payload: Any, options: dict[str, Any]) -> NewRun:
         """A child of the session's run. Raises `ValidationError`, or `NotFoundError` for a job nobody registered."""
-        name = job if isinstance(job, str) else job.name
-        definition = self._registry.get(name)
-        if definition is None:
-            known = ", ".join(sorted(self._registry.names))
-            raise NotFoundError(f"no job named '{name}' is registered; registered: {known}")
+        definition = self._registry.find(job)
         options = dict(options)
         is_detached = bool(options.pop("detached", False))
         try:
             trigger = Trigger(payload, **options)
         except TypeError as error:
-            raise ValidationError(f"starting a child of job '{name}': {error}") from error
+            raise ValidationError(f"starting a child of job '{definition.name}': {error}") from error
         services = session.services
         child = trigger.new_run(definition, services.ids.new(), services.clock.now(), self._rules)
         return replace(child, parent_id=session.run.id, is_detached=is_detached)

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from .clock import EpochMs, to_datetime, to_seconds
 from .codec import is_text
-from .errors import ValidationError
+from .errors import NotFoundError, ValidationError
 from .records import Progress, Run
 from .rows import StoredRun
 from .step import StepContext
@@ -163,6 +163,17 @@ class Registry:
 
     def get(self, name: str) -> JobDefinition[Any, Any] | None:
         return self._definitions.get(name)
+
+    def find(self, job: Any) -> JobDefinition[Any, Any]:
+        """The job that a definition, a handle or a name means. Raises `NotFoundError`, or `ValidationError`."""
+        name = job if isinstance(job, str) else getattr(job, "name", None)
+        if not isinstance(name, str):
+            raise ValidationError(f"a job is given as its definition, a handle or its name, got {job!r}")
+        definition = self.get(name)
+        if definition is None:
+            known = ", ".join(sorted(self.names)) or "none"
+            raise NotFoundError(f"no job named '{name}' is registered; registered: {known}")
+        return definition
 
     def __iter__(self) -> Iterator[JobDefinition[Any, Any]]:
         return iter(self._definitions.values())

@@ -43,7 +43,7 @@ class Schedules:
         (`"skip"`). Raises `ValidationError` for options or a payload that make no sense, `NotFoundError` for a job
         that is not registered.
         """
-        definition = self._definition(job)
+        definition = self._registry.find(job)
         if (every is None) == (cron is None):
             raise ValidationError("give every or cron, one of them")
         if catch_up not in ("one", "all", "skip"):
@@ -77,13 +77,3 @@ class Schedules:
     async def get_schedules(self) -> list[Schedule]:
         """All schedules, by key."""
         return [schedule_view(stored) for stored in await self._services.outside.ledger.schedules()]
-
-    # -- inside ----------------------------------------------------------------------------------------
-
-    def _definition(self, job: Job) -> JobDefinition[Any, Any]:
-        name = job if isinstance(job, str) else job.name
-        definition = self._registry.get(name)
-        if definition is None:
-            known = ", ".join(sorted(self._registry.names)) or "none"
-            raise NotFoundError(f"no job named '{name}' is registered; registered: {known}")
-        return definition

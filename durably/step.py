@@ -29,7 +29,7 @@ from .services import in_transaction, ours
 from .session import Session
 from .store import put_step_in
 from .typed import TypedValue
-from .waits import child_run, sleep, start_child, wait_for_signal
+from .waits import child_run, disposition_of, sleep, start_child, wait_for_signal
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -226,21 +226,23 @@ class StepContext:
         """Start a run of another job, once, and return it at once.
 
         `job` is a definition, a handle or a name; options are those of `JobHandle.trigger`, and `detached`:
-        with it the child is not cancelled with this run. A later execution returns the same child, as it is then.
-        Raises `ValidationError`, and `NotFoundError` for a job that is not registered or a child that was deleted.
+        with it the child is not cancelled with this run. A later execution returns the same child, as it is then,
+        with the first one's `disposition`. Raises `ValidationError`, and `NotFoundError` for a job that is not
+        registered or a child that was deleted.
         """
         session = self._session
         index = session.enter(name)
         if (stored := session.stored(name)) is None:
             now = session.services.clock.now()
-            first = Checkpoint(name=name, step_index=index, status="completed", output="null", started_at=now, now=now)
+            first = Checkpoint(name=name, step_index=index, status="completed", started_at=now, now=now)
             child = self._children.new_run(session, job, payload, trigger_options)
-            child_id = (await start_child(session, first, child, self._children.typed)).child_id
+            begun = await start_child(session, first, child, self._children.typed)
+            child_id, output = begun.child_id, begun.output
             session.emit(StepCompleted, step_name=name, step_index=index, output=child_id, duration=0.0)
         else:
-            child_id = stored.child_id
+            child_id, output = stored.child_id, stored.output
         assert child_id is not None, "a step that started a child knows which"
-        return await self._children.find(session, child_id)
+        return replace(await self._children.find(session, child_id), disposition=disposition_of(output))
 
     async def trigger_and_wait(self, name: str, job: Any, payload: Any, **trigger_options: Any) -> Run[Any]:
         """Start a run of another job, once, and wait for its end; this run holds no slot meanwhile.

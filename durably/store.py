@@ -204,18 +204,19 @@ class Store:
 
     async def start_child(
         self, claim: Claim, checkpoint: Checkpoint, child: NewRun, now: EpochMs
-    ) -> tuple[StoredRun, bool]:
-        """Store a child run and the checkpoint that names it, together; the child, and whether it is new.
+    ) -> tuple[StoredRun, str]:
+        """Store a child run and the checkpoint that names it, together; the child and its disposition, as `enqueue`.
 
-        Raises `LeaseLostError` when the claim is lost.
+        The checkpoint keeps the disposition as its output. Raises `LeaseLostError` when the claim is lost.
         """
         async with self.database.transaction() as tx:
             for statement in insert_statements(child, now):
                 rows = await tx.execute(statement.sql, statement.params)
             stored = stored_run(rows[0])
-            if not await put_step_in(tx, claim, replace(checkpoint, child_id=stored.id)):
+            what = disposition(child, stored)
+            if not await put_step_in(tx, claim, replace(checkpoint, child_id=stored.id, output=json.dumps(what))):
                 raise LeaseLostError(claim.run_id)
-        return stored, stored.id == child.id
+        return stored, what
 
     async def put_cancelled_step(self, claim: Claim, checkpoint: Checkpoint, now: EpochMs) -> bool:
         """Write that a step was cancelled with its run; false when somebody else has the run."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pydantic
 from pydantic import TypeAdapter
 
 from .errors import StepOutputError
@@ -36,23 +35,26 @@ class TypedValue:
         """The value as it will be read back, and its stored form. Raises `StepOutputError`."""
         try:
             return session.kept(name, value)
-        except StepOutputError:
-            adapter = self._adapter()
-            if adapter is None:
-                raise
-            return self._dump(name, adapter, value)
+        except StepOutputError as refused:
+            try:
+                adapter = self._adapter()
+                if adapter is not None:
+                    return self._dump(name, adapter, value)
+            except Exception as error:  # pydantic's, or of the user's class; the refusal has the path
+                raise refused from error
+            raise
 
     def decode(self, session: Session, name: str, stored: str | bytes | None) -> Any:
         """The value. Raises `StepOutputError` if it cannot be as it was."""
         if not isinstance(stored, str) or not stored.startswith(_MARK):
             return session.decoded(name, stored)
-        adapter = self._adapter()
-        if adapter is None:
-            raise StepOutputError(name, "$", "was stored by its declared type, and no type is declared any more")
         try:
-            return adapter.validate_json(stored[len(_MARK) : -1])
-        except pydantic.ValidationError as error:
+            adapter = self._adapter()
+            if adapter is not None:
+                return adapter.validate_json(stored[len(_MARK) : -1])
+        except Exception as error:  # as in `kept`
             raise StepOutputError(name, "$", f"no longer fits its declared type: {error}") from error
+        raise StepOutputError(name, "$", "was stored by its declared type, and no type is declared any more")
 
     def _dump(self, name: str, adapter: TypeAdapter[Any], value: Any) -> tuple[Any, str]:
         try:
@@ -60,7 +62,7 @@ class TypedValue:
             again = adapter.validate_json(text)
         except (ValueError, TypeError) as error:
             raise StepOutputError(name, "$", f"does not fit its declared type: {error}") from error
-        if again != value:
+        if again != value or not _same_types(again, value):
             raise StepOutputError(name, "$", "does not come back equal through its declared type")
         return again, f"{_MARK}{text}}}"
 
@@ -78,3 +80,19 @@ class _Annotation:
             return typing.get_type_hints(self.fn).get("return")
         except (TypeError, NameError):
             return None  # not a function with annotations that can be resolved: nothing is declared
+
+
+def _same_types(one: Any, other: Any) -> bool:
+    """Whether two that are equal are so in type, too, and what they hold: a `defaultdict` is equal to a dict."""
+    if type(one) is not type(other):
+        return False
+    if one is other:
+        return True
+    if isinstance(one, dict):
+        return all(map(_same_types, one.items(), other.items()))
+    if isinstance(one, list | tuple):
+        return all(map(_same_types, one, other))
+    if isinstance(one, set | frozenset):
+        return {(type(item), item) for item in one} == {(type(item), item) for item in other}
+    mine, theirs = getattr(one, "__dict__", {}), getattr(other, "__dict__", {})
+    return all(_same_types(mine[name], theirs[name]) for name in mine.keys() & theirs.keys())

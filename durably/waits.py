@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from .clock import finishes_within, instant_after, unbroken
 from .errors import NotFoundError, RunCancelledError, RunFailedError, describe
-from .events import RunTriggered, StepCompleted, StepFailed, StepStarted
+from .events import RunCoalesced, RunTriggered, StepCompleted, StepFailed, StepStarted
 from .records import Run, RunStatus
 from .rows import Checkpoint, NewRun, StoredRun, StoredStep
 from .services import ours
@@ -87,7 +87,7 @@ async def child_run(session: Session, name: str, new_run: NewRun, typed: TypedRu
     if checkpoint.child_id is None and stored is not None and stored.child_id is not None:
         before = await ours(session.services.store.find_run(stored.child_id))
         if before is not None and before.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
-            checkpoint = replace(checkpoint, child_id=before.id)
+            checkpoint = replace(checkpoint, child_id=before.id, output=json.dumps(disposition_of(stored.output)))
             await _begin(session, checkpoint)
     if checkpoint.child_id is None:
         checkpoint = await start_child(session, checkpoint, new_run, typed)
@@ -97,13 +97,13 @@ async def child_run(session: Session, name: str, new_run: NewRun, typed: TypedRu
         child = await ours(session.services.store.find_run(checkpoint.child_id or ""))
         if child is None:
             gone = NotFoundError(f"the child run {checkpoint.child_id} has been deleted")
-            await _fail(session, replace(checkpoint, now=now), gone)
+            await _fail(session, replace(checkpoint, output=None, now=now), gone)
         elif child.status.is_terminal:
-            row = json.dumps(asdict(child))
+            row = json.dumps(asdict(child) | {"disposition": disposition_of(checkpoint.output)})
             if child.status is RunStatus.COMPLETED:
                 await session.write(checkpoint.completed(row, now=now))
                 return row
-            error = _child_error(typed(child))
+            error = _child_error(_child(row, typed))
             await _fail(session, replace(checkpoint, output=row, now=now), error)
         return None
 
@@ -114,11 +114,24 @@ def _ended_child(row: str | bytes | None, error: str | None, typed: TypedRun) ->
     """The child as it was when it ended, from what its parent's step has stored of it. Raises as `child_run`."""
     if row is None:
         raise NotFoundError(error or "the child run has been deleted")
-    columns = json.loads(row)
-    run = typed(StoredRun(**{**columns, "status": RunStatus(columns["status"])}))
+    run = _child(row, typed)
     if run.status is not RunStatus.COMPLETED:
         raise _child_error(run)
     return run
+
+
+def _child(row: str | bytes, typed: TypedRun) -> Run[Any]:
+    columns = json.loads(row)
+    disposition = columns.pop("disposition", None)
+    run = typed(StoredRun(**{**columns, "status": RunStatus(columns["status"])}))
+    return replace(run, disposition=disposition)
+
+
+def disposition_of(output: str | bytes | None) -> str | None:
+    """What starting a child did, from the output of its step; `None` where an older durably has stored that."""
+    kept = json.loads(output or NULL)
+    found: str | None = kept.get("disposition") if isinstance(kept, dict) else kept
+    return found
 
 
 def _child_error(run: Run[Any]) -> RunFailedError | RunCancelledError:
@@ -126,7 +139,7 @@ def _child_error(run: Run[Any]) -> RunFailedError | RunCancelledError:
 
 
 async def start_child(session: Session, checkpoint: Checkpoint, new_run: NewRun, typed: TypedRun) -> Checkpoint:
-    """Store a child and the step that started it together; the checkpoint with the child's id."""
+    """Store a child and the step that started it together; the checkpoint with the child's id and disposition."""
     async with session.at_work(checkpoint.name):
         session.tell_begun(checkpoint)
         # The commit and its event belong together, whoever cancels in between.
@@ -135,13 +148,16 @@ async def start_child(session: Session, checkpoint: Checkpoint, new_run: NewRun,
 
 async def _store_child(session: Session, checkpoint: Checkpoint, new_run: NewRun, typed: TypedRun) -> Checkpoint:
     services = session.services
-    child, is_new = await ours(services.store.start_child(session.claim, checkpoint, new_run, services.clock.now()))
-    if is_new:
-        payload = typed(child).payload
-        about = {"run_id": child.id, "job_name": child.job_name, "labels": new_run.labels}
-        services.bus.emit(RunTriggered, **about, payload=payload)
+    child, what = await ours(services.store.start_child(session.claim, checkpoint, new_run, services.clock.now()))
+    run = typed(child)
+    about: dict[str, Any] = {"run_id": run.id, "job_name": run.job_name, "labels": run.labels}
+    if what == "created":
+        services.bus.emit(RunTriggered, **about, payload=run.payload)
+    elif what == "coalesced":
+        skipped = typed(replace(child, payload=new_run.payload)).payload
+        services.bus.emit(RunCoalesced, **about, skipped_payload=skipped, skipped_labels=new_run.labels)
     services.wake()
-    return replace(checkpoint, child_id=child.id)
+    return replace(checkpoint, child_id=child.id, output=json.dumps(what))
 
 
 def _begun(session: Session, name: str, index: int, stored: StoredStep | None, **what: Any) -> Checkpoint:
@@ -149,6 +165,7 @@ def _begun(session: Session, name: str, index: int, stored: StoredStep | None, *
     now = session.services.clock.now()
     if stored is not None and stored.status == "waiting":
         what = {"wake_at": stored.wake_at, "signal": stored.signal, "child_id": stored.child_id}
+        what["output"] = stored.output  # of a child its disposition
         return Checkpoint(name=name, step_index=index, status="waiting", started_at=stored.started_at, now=now, **what)
     return Checkpoint(name=name, step_index=index, status="waiting", started_at=now, now=now, **what)
 

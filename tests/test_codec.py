@@ -7,11 +7,15 @@ import sys
 from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType
+from typing import Generic, TypeVar
 
 import pytest
 from pydantic import BaseModel, PrivateAttr
 
 from durably import codec
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Mood(Enum):
@@ -33,6 +37,15 @@ class Person(BaseModel):
     _seen: list[int] = PrivateAttr(default_factory=list)
 
 
+class Box(BaseModel, Generic[T]):
+    v: T
+
+
+class Twin(BaseModel, Generic[T, U]):
+    one: T
+    two: U
+
+
 def test_state_is_restored_not_computed_again() -> None:
     """`__post_init__` has run already; validators and private attributes as they were."""
     assert codec.decode(codec.encode(Pair(1))) == Pair(1)
@@ -42,6 +55,16 @@ def test_state_is_restored_not_computed_again() -> None:
     assert again == person
     assert again._seen == [3]
     assert again.model_fields_set == {"name"}
+
+
+def test_a_generic_model_made_inside_a_function_is_found_by_what_it_is_made_of() -> None:
+    """`Box[int]` has a name in its module only if it was made at its top level."""
+    value = Box[Twin[int, Person]](v=Twin[int, Person](one=1, two=Person(name="Ada")))
+    again = codec.decode(codec.encode(value))
+    assert again == value
+    assert (type(again), type(again.v)) == (type(value), type(value.v))
+    with pytest.raises(codec.CodecError, match=r"Box\[list\[int\]\], which cannot be found"):
+        codec.encode(Box[list[int]](v=[1]))
 
 
 def test_json_values_are_stored_as_plain_json() -> None:
@@ -81,6 +104,9 @@ def test_a_class_that_is_gone_or_changed_is_named(monkeypatch: pytest.MonkeyPatc
         ('{"$": "enum", "t": "tests.test_codec:Mood", "v": "BAD"}', "cannot be found|no member"),
         ('{"$": "dataclass", "t": "builtins:dict", "v": {}}', "is no dataclass"),
         ('{"$": "model", "t": "subprocess:Popen", "v": {}}', "is no pydantic model"),
+        ('{"$": "model", "t": ["subprocess:Popen", "builtins:int"], "v": {}}', "is no pydantic model"),
+        ('{"$": "model", "t": ["tests.test_codec:Person", "builtins:int"], "v": {}}', "cannot be found|read back"),
+        ('{"$": "model", "t": [], "v": {}}', "cannot be read back"),
         ('{"$": "eval", "v": "1"}', "does not know"),
     ],
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as daytime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -298,6 +298,73 @@ async def test_an_output_option_or_a_return_annotation_decides_the_class() -> No
 
     durably, _, run = await executed(body)
     assert (run.error, run.output) == (None, [1, 2, True])
+    await durably.stop()
+
+
+class Pixel(NamedTuple):
+    x: int
+
+
+class BrokenSchema:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        raise ArithmeticError("no schema")
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "path"),
+    [
+        (Opaque, Opaque(1), "$"),
+        (BrokenSchema, BrokenSchema(), "$"),
+        ("no Python", Opaque(1), "$"),
+        (dict, {"rows": [1, Opaque(1)]}, "$.rows[1]"),
+        (tuple, Pixel(1), "$"),
+        (dict, collections.defaultdict(int, a=1), "$"),
+        (dict, {"rows": [collections.OrderedDict(a=1)]}, "$.rows[0]"),
+        (dict[str, Any], {"n": IntChild(1)}, "$.n"),
+        (list, [{"where": Pixel(1)}], "$[0].where"),
+        (set, {IntChild(1)}, "$[0]"),
+    ],
+    ids=["class", "schema", "text", "path", "named tuple", "defaultdict", "ordered", "int", "nested tuple", "set"],
+)
+@contract
+async def test_an_annotation_neither_changes_a_value_nor_hides_why_it_is_refused(
+    declared: Any, value: Any, path: str
+) -> None:
+    """'A value that cannot be kept raises `StepOutputError` naming the step and the offending path', whatever the
+    step's function says it returns."""
+    caught: list[StepOutputError] = []
+
+    def made():  # type: ignore[no-untyped-def]
+        return value
+
+    made.__annotations__["return"] = declared
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        try:
+            await step.run("made", made)
+        except StepOutputError as error:
+            caught.append(error)
+
+    durably, _, run = await executed(body)
+    assert run.error is None
+    assert [(error.step_name, error.path) for error in caught] == [("made", path)]
+    await durably.stop()
+
+
+@contract
+async def test_a_declared_type_that_pydantic_takes_no_more_is_an_error_that_names_the_step() -> None:
+    local = _local_class()
+    declared: list[Any] = [local, Opaque]
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        await step.with_options(output=declared.pop(0)).run("made", lambda: local(1))
+        raise RuntimeError("later")
+
+    durably, _, run = await executed(body)
+    assert run.error == "later"
+    await durably.retry(run.id)
+    assert "the result of step 'made' cannot be kept" in str((await finished(durably, run)).error)
     await durably.stop()
 
 

@@ -134,6 +134,16 @@ async def test_a_cron_line_ticks_at_its_times_in_its_zone(cron: str, zone: str, 
 
 
 @contract
+async def test_what_is_no_job_is_not_scheduled() -> None:
+    durably, _ = await opened(":memory:", echo)
+    for wrong in (None, 5, report.run):
+        with pytest.raises(ValidationError, match="its definition, a handle or its name"):
+            await durably.schedule(wrong, 1, every=60, key="k")
+    assert await durably.get_schedules() == []
+    await durably.stop()
+
+
+@contract
 async def test_a_cron_time_that_is_now_is_not_the_first_tick() -> None:
     """The first tick is the *next* cron time."""
     durably, _ = await opened(":memory:", echo)

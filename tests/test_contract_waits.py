@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import sqlite3
 import time
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from durably import (
     RunCancelledError,
     RunFailedError,
     StepContext,
+    ValidationError,
     create_durably,
     job,
 )
@@ -78,7 +80,7 @@ async def test_what_is_due_is_begun_then_and_not_at_the_next_look() -> None:
 
     async def body(step: StepContext, payload: Any) -> Any:
         await step.sleep("short", 0.1)
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             await step.wait_for_signal("never", timeout=0.1)
         return "ok"
 
@@ -393,6 +395,132 @@ async def test_a_child_is_triggered_once_by_run_and_step_name() -> None:
     assert len(children) == 2
     other = await finished(durably, await durably.jobs.body.trigger(2))
     assert not set(other.output) & set(done.output)
+    await durably.stop()
+
+
+@job
+async def held(step: StepContext, payload: int) -> None:
+    await step.wait_for_signal("go")
+
+
+@contract
+async def test_a_child_tells_whether_it_is_new_or_was_there(tmp_path: Path) -> None:
+    """Dispositions and events are those of `JobHandle.trigger`; a later execution gives the same, and so does a wait
+    that a restart has come into."""
+    broken = True
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        one = await step.trigger("one", held, 1, concurrency_key="k", coalesce="skip", labels={"n": "1"})
+        two = await step.trigger("two", "held", 2, concurrency_key="k", coalesce="skip", labels={"n": "2"})
+        three = await step.trigger_and_wait("three", echo, 3, idempotency_key="i")
+        four = await step.trigger_and_wait("four", echo, 4, idempotency_key="i")
+        five = await step.trigger_and_wait("five", held, 5, concurrency_key="k", coalesce="skip")
+        assert (two.id, four.id, five.id) == (one.id, three.id, one.id)
+        told = [str(run.disposition) for run in (one, two, three, four, five)]
+        if broken:
+            raise RuntimeError(",".join(told))
+        return told
+
+    jobs = body_job(body), echo, held
+    first, clock = await opened(tmp_path / "a.sqlite3", *jobs)
+    events = watched(first)
+    await first.jobs.held.trigger(0, concurrency_key="k", delay=3600, labels={"n": "0"})
+    run = await first.jobs.body.trigger(1)
+    await first.process_until_idle()
+    assert [event.payload for event in events if event.type == "run:trigger" and event.job_name != "body"] == [0, 3]
+    told = [event for event in events if event.type == "run:coalesced"]
+    assert [(event.job_name, event.skipped_payload, event.skipped_labels) for event in told] == [
+        ("held", 1, {"n": "1"}),
+        ("held", 2, {"n": "2"}),
+        ("held", 5, {}),
+    ]
+    assert {event.labels["n"] for event in told} == {"0"}
+    await first.stop()
+    second, _ = await opened(tmp_path / "a.sqlite3", *jobs, clock=clock)
+    await moved(second, clock, 3600)
+    [waiting] = await second.jobs.held.get_runs()
+    await second.signal(waiting.id, "go")
+    failed = await finished(second, run)
+    assert failed.error == "coalesced,coalesced,created,idempotent,coalesced"
+    broken = False
+    await second.retry(run.id)
+    done = await finished(second, run)
+    assert (done.error, done.output) == (None, failed.error.split(","))
+    await second.stop()
+
+
+@contract
+async def test_children_of_a_file_in_which_no_disposition_was_kept_are_read(tmp_path: Path) -> None:
+    """Earlier versions kept none: it is `None` then."""
+    broken = True
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        runs = [await step.trigger("one", echo, 1), await step.trigger_and_wait("two", echo, 2)]
+        if broken:
+            raise RuntimeError("later")
+        return [[run.payload, run.disposition] for run in runs]
+
+    first, clock = await opened(tmp_path / "a.sqlite3", body_job(body), echo)
+    run = await first.jobs.body.trigger(1)
+    assert (await finished(first, run)).error == "later"
+    await first.stop()
+    with closing(sqlite3.connect(tmp_path / "a.sqlite3")) as connection, connection:
+        connection.execute(
+            "UPDATE durably_steps SET output = iif(name = 'one', 'null', json_remove(output, '$.disposition'))"
+        )
+    broken = False
+    second, _ = await opened(tmp_path / "a.sqlite3", body_job(body), echo, clock=clock)
+    await second.retry(run.id)
+    assert (await finished(second, run)).output == [[1, None], [2, None]]
+    await second.stop()
+
+
+@contract
+async def test_a_retry_takes_up_a_coalesced_child_and_starts_a_new_one_once_that_is_cancelled() -> None:
+    seen: list[str | None] = []
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        try:
+            return (await step.trigger_and_wait("child", "held", 1, concurrency_key="k", coalesce="skip")).disposition
+        except RunCancelledError as error:
+            seen.append(error.run.disposition)
+            raise
+
+    durably, _ = await opened(":memory:", body_job(body), held)
+    there = await durably.jobs.held.trigger(0, concurrency_key="k", delay=9)
+    run = await durably.jobs.body.trigger(1)
+    await durably.process_until_idle()
+    await durably.cancel(run.id)
+    await durably.retry(run.id)  # which takes up the child that is still at work
+    await durably.process_until_idle()
+    await durably.cancel(there.id)
+    assert (await finished(durably, run)).status == "failed"
+    await durably.retry(run.id)
+    await durably.process_until_idle()
+    [new] = [child for child in await durably.jobs.held.get_runs() if child.id != there.id]
+    await durably.signal(new.id, "go")
+    assert (await finished(durably, run)).output == "created"
+    assert seen == ["coalesced"]
+    await durably.stop()
+
+
+@pytest.mark.parametrize("wrong", [None, 5, echo.run], ids=["none", "number", "function"])
+@pytest.mark.parametrize("call", ["trigger", "trigger_and_wait"])
+@contract
+async def test_what_is_no_job_is_refused_as_a_child(call: str, wrong: Any) -> None:
+    caught: list[ValidationError] = []
+
+    async def body(step: StepContext, payload: Any) -> Any:
+        try:
+            await getattr(step, call)("child", wrong, 1)
+        except ValidationError as error:
+            caught.append(error)
+
+    durably, _ = await opened(":memory:", body_job(body), echo)
+    run = await finished(durably, await durably.jobs.body.trigger(1))
+    assert run.error is None
+    assert "a job is given as its definition, a handle or its name" in str(caught[0])
+    assert len(await durably.get_runs()) == 1
     await durably.stop()
 
 
