@@ -191,8 +191,8 @@ class JobHandle(Generic[InputT, OutputT]):
         Raises `ValidationError` as the one, and as the other `RunFailedError`, `RunCancelledError`,
         `NotFoundError` (deleted meanwhile) and `TimeoutError`.
         """
-        run = await self.trigger(payload, **options)
-        return await self._durably.wait_for_run(run.id, timeout=timeout, on_progress=on_progress, on_log=on_log)
+        trigger = (self.definition, Trigger(payload, **options))
+        return await self._durably.trigger_and_wait(trigger, timeout=timeout, on_progress=on_progress, on_log=on_log)
 
     async def get_run(self, run_id: str) -> Run[OutputT] | None:
         """A run of this job by its id; `None` where there is none, or it is another job's."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,17 +16,7 @@ from typing import Any
 from . import codec
 from .clock import EpochMs, finishes_within, from_datetime, to_seconds, unbroken
 from .errors import ConflictError, NotFoundError, RunCancelledError, RunFailedError, ValidationError
-from .events import (
-    ErrorHandler,
-    Event,
-    Listener,
-    LogWritten,
-    RunCoalesced,
-    RunDeleted,
-    RunProgressed,
-    RunRetried,
-    RunTriggered,
-)
+from .events import ErrorHandler, Event, Listener, RunCoalesced, RunDeleted, RunRetried, RunTriggered
 from .events import RunCancelled as RunCancelledEvent
 from .handles import JobTrigger, TriggerRules, new_runs
 from .jobs import Registry
@@ -36,7 +25,7 @@ from .records import Log, Run, RunStatus, Step
 from .rows import NewRun, StoredRun
 from .scheduling import Schedules
 from .services import Services
-from .subscription import follow, present_state
+from .subscription import Callback, Hearing, follow, hand_on, present_state
 from .views import log_view, step_view
 from .worker import Worker
 
@@ -119,15 +108,9 @@ class Runs(Schedules):
         or `RunCancelledError` (both have the run), `NotFoundError`, and `TimeoutError` after `timeout` (seconds or a
         timedelta; default: none), upon which the run goes on.
         """
-        ending: asyncio.Future[Run[Any]] = asyncio.ensure_future(self._ended(run_id, on_progress, on_log))
-        if timeout is not None and not await finishes_within(self._services.clock, ending, to_seconds(timeout)):
-            raise TimeoutError(f"run {run_id} has not ended after {to_seconds(timeout)} s; it goes on")
-        run = await ending
-        if run.status is RunStatus.FAILED:
-            raise RunFailedError(run)
-        if run.status is RunStatus.CANCELLED:
-            raise RunCancelledError(run)
-        return run
+        with Hearing(run_id, self._services.bus, self._services.clock) as hearing:
+            # It hears from now on; the task below begins a turn of the loop later.
+            return await self._wait(hearing, None, timeout, on_progress, on_log)
 
     # -- events ----------------------------------------------------------------------------------------
 
@@ -152,15 +135,7 @@ class Runs(Schedules):
         No event of this instance in between is missed; of a run that another process or tab executes the store
         tells, once every polling interval. Raises `NotFoundError` when it is iterated.
         """
-        return follow(
-            run_id,
-            bus=self._services.bus,
-            clock=self._services.clock,
-            find_run=self.get_run,
-            find_execution=lambda run: self._worker.execution_of(run.id, run.generation),
-            may_hear_of_it=lambda: self._neighbours.are_known,
-            polling_interval=self._polling_interval,
-        )
+        return self._follow(run_id)
 
     async def present_events(
         self,
@@ -307,6 +282,22 @@ class Runs(Schedules):
         # Between the commit, the events that tell it and the beginning of what it claims nothing is broken off.
         return await unbroken(self._store_all(triggers, wanted, now))
 
+    async def trigger_and_wait(
+        self, trigger: JobTrigger, *, timeout: float | timedelta | None, on_progress: Callback, on_log: Callback
+    ) -> Run[Any]:
+        """What `JobHandle.trigger_and_wait` calls: a run that is created is heard from before it can begin.
+
+        Raises `ValidationError`, and as `wait_for_run` does `RunFailedError`, `RunCancelledError`, `NotFoundError` and
+        `TimeoutError`.
+        """
+        now = self._services.clock.now()
+        [wanted] = new_runs([trigger], self._services.ids, now, self._rules)
+        with Hearing(wanted.id, self._services.bus, self._services.clock) as hearing:
+            [run] = await unbroken(self._store_all([trigger], [wanted], now))
+            if run.id == wanted.id:
+                return await self._wait(hearing, run, timeout, on_progress, on_log)
+        return await self.wait_for_run(run.id, timeout=timeout, on_progress=on_progress, on_log=on_log)
+
     # -- inside ----------------------------------------------------------------------------------------
 
     async def _store_all(
@@ -349,19 +340,43 @@ class Runs(Schedules):
         self._worker.wake()
         return run
 
-    async def _ended(
-        self, run_id: str, on_progress: Callable[[Any], Any] | None, on_log: Callable[[Any], Any] | None
+    def _follow(
+        self, run_id: str, hearing: Hearing | None = None, first: Run[Any] | None = None
+    ) -> AsyncGenerator[Event, None]:
+        return follow(
+            run_id,
+            hearing,
+            first,
+            bus=self._services.bus,
+            clock=self._services.clock,
+            find_run=self.get_run,
+            find_execution=lambda run: self._worker.execution_of(run.id, run.generation),
+            may_hear_of_it=lambda: self._neighbours.are_known,
+            polling_interval=self._polling_interval,
+        )
+
+    async def _wait(
+        self, hearing: Hearing, first: Run[Any] | None, timeout: float | timedelta | None, *callbacks: Callback
     ) -> Run[Any]:
+        ending: asyncio.Future[Run[Any]] = asyncio.ensure_future(self._ended(hearing, first, *callbacks))
+        if timeout is not None and not await finishes_within(self._services.clock, ending, to_seconds(timeout)):
+            raise TimeoutError(f"run {hearing.run_id} has not ended after {to_seconds(timeout)} s; it goes on")
+        run = await ending
+        if run.status is RunStatus.FAILED:
+            raise RunFailedError(run)
+        if run.status is RunStatus.CANCELLED:
+            raise RunCancelledError(run)
+        return run
+
+    async def _ended(self, hearing: Hearing, first: Run[Any] | None, *callbacks: Callback) -> Run[Any]:
         """The run once it has ended; a retry may have begun it again before it could be read."""
         while True:
-            async for event in self.subscribe(run_id):
-                if on_progress is not None and isinstance(event, RunProgressed):
-                    await _called(on_progress, event.progress)
-                if on_log is not None and isinstance(event, LogWritten):
-                    await _called(on_log, event)
-            run = self._registry.typed(await self._require(run_id))
+            async for event in self._follow(hearing.run_id, hearing, first):
+                await hand_on(event, *callbacks)
+            run = self._registry.typed(await self._require(hearing.run_id))
             if run.is_terminal:
                 return run
+            first = None
 
     async def _require(self, run_id: str) -> StoredRun:
         stored = await self._services.outside.store.find_run(run_id)
@@ -378,12 +393,6 @@ class Runs(Schedules):
     async def _refused(self, run_id: str, what: str) -> Exception:
         stored = await self._require(run_id)
         return ConflictError(f"run {run_id} is {stored.status} and cannot be {what}")
-
-
-async def _called(listener: Callable[[Any], Any], value: Any) -> None:
-    outcome = listener(value)
-    if inspect.isawaitable(outcome):
-        await outcome
 
 
 def _several(value: str | Sequence[str]) -> list[str]:

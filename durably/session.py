@@ -13,6 +13,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from . import codec
@@ -43,6 +44,9 @@ SETTLE_SECONDS = 1.0
 
 PARK_AGAIN_SECONDS = 0.1
 """After this long a run that could not be parked is tried to be parked again."""
+
+step_of: ContextVar[tuple[str, str]] = ContextVar("durably_step_of", default=("", ""))
+"""The run and the step whose code the present task or thread executes; those that it starts inherit it."""
 
 
 class Session:
@@ -121,6 +125,11 @@ class Session:
             except BaseException:
                 self.end_work(name)
                 raise
+
+    def present_step(self) -> str | None:
+        """The step at work whose code calls this; `None` in the job's own."""
+        run_id, name = step_of.get()
+        return name if run_id == self.run.id and name in self.running else None
 
     def end_work(self, name: str) -> None:
         self.running.pop(name, None)

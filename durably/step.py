@@ -26,7 +26,7 @@ from .records import Progress, Run
 from .retry import ONCE, Retry
 from .rows import Checkpoint, NewRun, StoredRun
 from .services import in_transaction, ours
-from .session import Session
+from .session import Session, step_of
 from .store import put_step_in
 from .typed import TypedValue
 from .waits import child_run, disposition_of, sleep, start_child, wait_for_signal
@@ -80,8 +80,7 @@ class StepLog:
 
     def _write(self, level: str, message: str, data: Any) -> None:
         session = self._session
-        step_name = next(reversed(session.running), None)
-        line = {"level": level, "message": text_of(message), "data": data, "step_name": step_name}
+        line = {"level": level, "message": text_of(message), "data": data, "step_name": session.present_step()}
         claim = {"worker_id": session.run.worker_id or "", "generation": session.run.generation}
         session.on_loop(lambda: session.emit(LogWritten, **line, **claim))
 
@@ -299,6 +298,7 @@ class StepContext:
                     name=name, step_index=index, status="running", attempt=number, started_at=started_at, now=started_at
                 )
                 session.tell_begun(checkpoint)
+                outside = step_of.set((self.run_id, name))
                 try:
                     return await interruptible(attempt(checkpoint))
                 except StoreFailedError:
@@ -312,6 +312,8 @@ class StepContext:
                     wake_at = await unbroken(self._failed(checkpoint, error))
                     if wake_at is None:
                         raise
+                finally:
+                    step_of.reset(outside)
                 try:
                     await session.services.clock.sleep(max(0, wake_at - session.services.clock.now()) / 1000)
                 except asyncio.CancelledError:

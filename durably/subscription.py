@@ -8,8 +8,10 @@ neighbours, only after one more interval, in which their own word of it may come
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +22,7 @@ from .events import (
     TERMINAL_TYPES,
     Event,
     EventBus,
+    LogWritten,
     RunCancelled,
     RunCompleted,
     RunFailed,
@@ -38,10 +41,37 @@ CLOCK_WAS_SET = timedelta(minutes=10)
 FindRun = Callable[[str], Awaitable[Run[Any] | None]]
 FindExecution = Callable[[Run[Any]], Execution | None]
 """The execution of a run by this instance, under the very claim that its row has."""
+Callback = Callable[[Any], Any] | None
+"""Plain or async."""
+
+
+class Hearing:
+    """Hears the events of one run, from the moment that it is made until its block is left."""
+
+    def __init__(self, run_id: str, bus: EventBus, clock: Clock) -> None:
+        self.run_id = run_id
+        self.events: deque[Event] = deque()
+        """What was heard and is not told yet."""
+        self.bell = Bell(clock)
+        self._stop = bus.on("*", self._hear)
+
+    def __enter__(self) -> Hearing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        self.bell.stop()
+
+    def _hear(self, event: Event) -> None:
+        if event.run_id == self.run_id:
+            self.events.append(event)
+            self.bell.ring()
 
 
 async def follow(
     run_id: str,
+    hearing: Hearing | None = None,
+    first: Run[Any] | None = None,
     *,
     bus: EventBus,
     clock: Clock,
@@ -52,31 +82,26 @@ async def follow(
 ) -> AsyncGenerator[Event, None]:
     """The events of a run. Raises `NotFoundError` if there is no such run.
 
-    `may_hear_of_it`: whether somebody may be about to tell what the row says already.
+    `hearing`: one that has begun already, and is its owner's to end. `first`: the run as it was then; otherwise its row
+    is read. `may_hear_of_it`: whether somebody may be about to tell what the row says already.
     """
-    heard: deque[Event] = deque()
-    bell = Bell(clock)
-
-    def hear(event: Event) -> None:
-        if event.run_id == run_id:
-            heard.append(event)
-            bell.ring()
-
-    stop_hearing = bus.on("*", hear)
     told = _Told()
-    try:
+    with nullcontext(hearing) if hearing is not None else Hearing(run_id, bus, clock) as ear:
+        heard, bell = ear.events, ear.bell
         sequence = bus.sequence
-        run = await _require(find_run, run_id)
+        run = first or await _require(find_run, run_id)
         if run.is_terminal:
-            # What was heard while it was read had happened before it ended.
+            # What was heard while it was read had happened before it ended, and is told before that.
+            before = [event for event in heard if event.type not in TERMINAL_TYPES]
             heard.clear()
-            sequence = bus.sequence
-        elif any(isinstance(event, RunProgressed) for event in heard):
-            run = replace(run, progress=None)  # what was heard is at least as new
-        elif (execution := find_execution(run)) is not None and execution.progress is not None:
-            run = replace(run, progress=execution.progress)  # the store hears of it a moment later
-        told.note_read(run)
-        heard.extendleft(reversed(present_state(run, sequence)))
+            heard.extend([*before, *present_state(run, bus.sequence)])
+        else:
+            if any(isinstance(event, RunProgressed) for event in heard):
+                run = replace(run, progress=None)  # what was heard is at least as new
+            elif (execution := find_execution(run)) is not None and execution.progress is not None:
+                run = replace(run, progress=execution.progress)  # the store hears of it a moment later
+            told.note_read(run)
+            heard.extendleft(reversed(present_state(run, sequence)))
         is_patient = True
         while True:
             while heard:
@@ -99,9 +124,17 @@ async def follow(
             if is_patient:
                 told.note_read(run)
                 heard.extend(news)
-    finally:
-        stop_hearing()
-        bell.stop()
+
+
+async def hand_on(event: Event, on_progress: Callback, on_log: Callback) -> None:
+    """Tell who waits for a run what it says: progress and log lines. Raises what the callbacks raise."""
+    outcome = None
+    if on_progress is not None and isinstance(event, RunProgressed):
+        outcome = on_progress(event.progress)
+    elif on_log is not None and isinstance(event, LogWritten):
+        outcome = on_log(event)
+    if inspect.isawaitable(outcome):
+        await outcome
 
 
 def _is_by(moment: datetime, limit: datetime) -> bool:

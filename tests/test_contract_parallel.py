@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from contract_kit import agree, body_job, contract, executed, finished, found, moved, quick, types, until, watched
+from contract_kit import (
+    agree,
+    body_job,
+    contract,
+    executed,
+    finished,
+    found,
+    moved,
+    opened,
+    quick,
+    types,
+    until,
+    watched,
+)
 
-from durably import StepContext
+from durably import Retry, StepContext
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +64,110 @@ async def test_gathered_steps_run_at_once_and_each_is_a_checkpoint() -> None:
     assert done.output == [n * n for n in range(8)]
     assert all(calls[n] == 1 for n in range(8) if kept.get(f"n{n}") == "completed")
     await durably.stop()
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+@pytest.mark.parametrize("kind", ["async", "plain", "transaction"])
+@contract
+async def test_a_line_has_the_name_of_the_step_that_wrote_it(kind: str, timeout: float | None) -> None:
+    """'`log:write` level, message, data, step_name': its own, whichever began last."""
+    begun = 0
+    all_begun, all_begun_here = asyncio.Event(), threading.Event()
+
+    def begin() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            all_begun.set()
+            all_begun_here.set()
+
+    async def later(step: StepContext, name: str) -> None:
+        begin()
+        await all_begun.wait()
+        step.log.info(name)
+        await asyncio.create_task(further(step, name))
+        await asyncio.to_thread(step.log.info, name)
+
+    async def further(step: StepContext, name: str) -> None:
+        step.log.info(name)
+
+    def plain(step: StepContext, name: str) -> None:
+        begin()
+        all_begun_here.wait(30)
+        step.log.info(name)
+
+    async def write(tx: Any, step: StepContext, name: str) -> None:
+        step.log.info(name)
+
+    async def body(step: StepContext, payload: Any) -> None:
+        limited = step.with_options(timeout=timeout)
+        names = ["a", "b", "c"]
+        if kind == "transaction":
+            await asyncio.gather(*(limited.transaction(name, write, step, name) for name in names))
+        else:
+            fn: Any = later if kind == "async" else plain
+            await asyncio.gather(*(limited.run(name, fn, step, name) for name in names))
+
+    durably, _ = await opened(":memory:", body_job(body))
+    logs = watched(durably, "log:write")
+    done = await finished(durably, await durably.jobs.body.trigger(0))
+    assert done.status == "completed", done.error
+    assert collections.Counter(e.step_name for e in logs) == dict.fromkeys("abc", 3 if kind == "async" else 1)
+    assert [e.step_name for e in logs] == [e.message for e in logs]
+    await durably.stop()
+
+
+@contract
+async def test_a_line_of_the_job_has_no_step_and_one_around_a_step_the_outer() -> None:
+    """Whatever is at work beside it: a step in the background, one that is attempted again, another run."""
+    go, left_go = asyncio.Event(), asyncio.Event()
+    left: list[asyncio.Task[None]] = []
+
+    async def body(step: StepContext, payload: Any) -> None:
+        if payload == "child":
+            await step.run("outer", lambda: step.log.info("outer"))
+            step.log.info("None")
+            return
+
+        async def leave() -> None:
+            await left_go.wait()
+            step.log.info("None")
+
+        async def outer() -> None:
+            step.log.info("outer")
+            await step.run("inner", lambda: step.log.info("inner"))
+            step.log.info("outer")
+            left.append(asyncio.create_task(leave()))
+            await durably.jobs.body.trigger("child")
+            if len(left) == 1:
+                raise ValueError("again")
+
+        async def outer_again() -> None:
+            step.log.info("again")
+            calls.append(1)
+            if len(calls) == 1:
+                raise ValueError("again")
+
+        calls: list[int] = []
+        background = asyncio.create_task(step.run("background", go.wait))
+        await asyncio.sleep(0.01)
+        step.log.info("None")
+        with pytest.raises(ValueError, match="again"):
+            await step.run("outer", outer)
+        step.log.info("None")
+        left_go.set()
+        await left[0]
+        await step.with_options(retry=Retry(attempts=2, delay=0.01)).run("again", outer_again)
+        step.log.info("None")
+        go.set()
+        await background
+        step.log.info("None")
+
+    async with quick(":memory:", body_job(body), max_concurrent_runs=2) as durably:
+        logs = watched(durably, "log:write")
+        await durably.jobs.body.trigger_and_wait("parent", timeout=30)
+        await until(lambda: len(logs) == 12)
+    assert [str(e.step_name) for e in logs] == [e.message for e in logs]
 
 
 @contract

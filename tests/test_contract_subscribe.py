@@ -136,6 +136,40 @@ async def test_a_subscription_hears_of_its_own_run_only() -> None:
 
 
 @contract
+async def test_what_is_heard_while_the_end_is_read_is_told_before_it() -> None:
+    """'No event between is missed': the run begins and ends while a subscription and a waiter look at its row."""
+
+    async def body(step: StepContext, payload: Any) -> None:
+        step.log.info("first")
+        step.progress(1, 2)
+        step.log.info("last")
+
+    durably, _ = await opened(":memory:", body_job(body))
+    run = await durably.jobs.body.trigger(1)
+    heard, look, ended = watched(durably), durably.get_run, asyncio.Event()
+
+    async def look_late(run_id: str) -> Run[Any] | None:
+        await ended.wait()
+        return await look(run_id)
+
+    durably.get_run = look_late  # type: ignore[method-assign]
+    progress: list[Any] = []
+    logs: list[Any] = []
+    waiting = asyncio.ensure_future(durably.wait_for_run(run.id, on_progress=progress.append, on_log=logs.append))
+    following = asyncio.ensure_future(collected(durably, run))
+    await asyncio.sleep(0)
+    await durably.process_until_idle()
+    ended.set()
+    events = await following
+    assert types(events) == ["run:start", "log:write", "run:progress", "log:write", "run:complete"]
+    assert events[:-1] == heard[:-1]
+    await waiting
+    assert logs == [event for event in heard if event.type == "log:write"]
+    assert progress == [Progress(1, 2)]
+    await durably.stop()
+
+
+@contract
 async def test_an_unknown_run_cannot_be_subscribed_to() -> None:
     """'Unknown id: `NotFoundError`, `subscribe` included'"""
     durably, _ = await opened()

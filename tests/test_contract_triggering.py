@@ -554,6 +554,75 @@ async def test_a_waiter_is_told_of_progress_and_logs() -> None:
     ]
 
 
+@job
+async def quick_to_speak(step: StepContext, payload: int) -> None:
+    """Says all but its last words before it gives way for the first time."""
+    for n in range(3):
+        step.log.info(str(n))
+        step.progress(n + 1, 3)
+    if payload:
+        await step.run("a", lambda: 1)
+    step.log.info("end")
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("timeout", [None, 30])
+@contract
+async def test_a_waiter_is_told_of_what_a_fresh_run_says_first(steps: int, timeout: float | None) -> None:
+    """A worker that is idle begins the run with the trigger's own commit; nothing of it is missed, nor told twice."""
+    async with quick(":memory:", quick_to_speak) as durably:
+        for _ in range(3):
+            progress: list[Any] = []
+            logs: list[Any] = []
+            await durably.jobs.quick_to_speak.trigger_and_wait(
+                steps, timeout=timeout, on_progress=progress.append, on_log=logs.append
+            )
+            assert [p.current for p in progress] == [1, 2, 3]
+            assert [e.message for e in logs] == ["0", "1", "2", "end"]
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+@contract
+async def test_a_waiter_that_comes_with_the_trigger_is_told_of_all_that_follows(timeout: float | None) -> None:
+    """`wait_for_run` hears from its call on, also where it is to read that the run has ended already."""
+    async with quick(":memory:", quick_to_speak) as durably:
+        logs: list[Any] = []
+        run = await durably.jobs.quick_to_speak.trigger(0)
+        await durably.wait_for_run(run.id, timeout=timeout, on_log=logs.append)
+        assert [e.message for e in logs] == ["0", "1", "2", "end"]
+
+
+@contract
+async def test_a_waiter_for_a_run_that_was_there_is_told_of_its_present_progress_first() -> None:
+    """An idempotent trigger is answered with a run that has said something already."""
+    spoken, go = asyncio.Event(), asyncio.Event()
+
+    @job
+    async def at_work(step: StepContext, payload: int) -> None:
+        step.log.info("early")
+        step.progress(1, 2)
+        spoken.set()
+        await go.wait()
+        step.log.info("late")
+        step.progress(2, 2)
+
+    async with quick(":memory:", at_work) as durably:
+        run = await durably.jobs.at_work.trigger(1, idempotency_key="k")
+        await spoken.wait()
+        progress: list[Any] = []
+        logs: list[Any] = []
+        waiting = asyncio.ensure_future(
+            durably.jobs.at_work.trigger_and_wait(
+                1, idempotency_key="k", on_progress=progress.append, on_log=logs.append
+            )
+        )
+        await until(lambda: progress)
+        go.set()
+        assert (await waiting).id == run.id
+        assert [p.current for p in progress] == [1, 2]
+        assert [e.message for e in logs] == ["late"]
+
+
 @contract
 async def test_two_instances_on_one_file_wait_for_each_other(tmp_path: Path) -> None:
     """`wait_for_run` works for 'an existing run', whoever executes it."""

@@ -6,13 +6,15 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from durably import Durably, StepContext, create_durably, job, with_log_persistence
+from durably import Durably, RunStatus, StepContext, create_durably, job, with_log_persistence
+from durably.events import LogWritten
 from durably.http import DurablyHandler, Request, create_durably_handler
 
 
@@ -300,6 +302,34 @@ def test_a_run_that_is_triggered_and_followed_is_heard_from_its_very_beginning()
         again = await handler.handle(Request("POST", "/trigger/subscribe", {}, body))
         [present] = await frames(again.body, "run:complete")
         assert (present["type"], present["runId"]) == ("run:complete", events[0]["runId"])
+
+    play(scene)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_run_that_ends_while_its_follower_looks_is_heard_to_its_end(is_told: bool) -> None:
+    """Its row may say that it has ended before an event does, and has that event's number not yet."""
+
+    @job
+    async def briefer(step: StepContext, payload: None) -> None:
+        step.log.info("all that it says")
+
+    async def scene(durably: Durably, handler: DurablyHandler) -> None:
+        durably.register(briefer)
+        look = durably.get_run
+
+        async def look_late(run_id: str) -> Any:
+            if is_told:
+                await durably.process_one()
+                return await look(run_id)
+            run = await look(run_id)
+            durably._services.bus.emit(LogWritten, run_id=run_id, level="info", message="all that it says")
+            return replace(run, status=RunStatus.COMPLETED)
+
+        durably.get_run = look_late  # type: ignore[method-assign]
+        response = await handler.handle(Request("POST", "/trigger/subscribe", {}, b'{"jobName": "briefer"}'))
+        types = [event["type"] for event in await frames(response.body, "run:complete")]
+        assert types == ["run:trigger", *["run:start"][: int(is_told)], "log:write", "run:complete"]
 
     play(scene)
 

@@ -62,8 +62,8 @@ class EventStreams:
             feed.end()
 
     def of(self, events: AsyncGenerator[Event, None], first: Iterable[Event] = (), after: int = -1) -> Response:
-        """A response that sends `first`, then `events` with a sequence number beyond `after` to their end; closing its
-        body closes them."""
+        """A response that sends `first`, then `events` with a sequence number beyond `after` to their end, which is
+        sent whatever its number: told by a row it has but that of the latest event. Closing its body closes them."""
         feed = self._feed()
         for event in first:
             feed.put(event)
@@ -266,7 +266,7 @@ class _Gathering:
     async def _gather(self) -> None:
         try:
             async for event in self._events:
-                if event.sequence > self._after:
+                if event.sequence > self._after or event.type in TERMINAL_TYPES:
                     self._feed.put(event)
                 if self._feed.is_over:  # cut off
                     await self._events.aclose()
