@@ -32,6 +32,7 @@ from .events import RunCancelled as RunCancelledEvent
 from .handles import JobTrigger, TriggerRules, new_runs
 from .jobs import Registry
 from .neighbours import Neighbours
+from .plugins import LogPersistence, Plugin
 from .records import Log, Run, RunStatus, Step
 from .rows import NewRun, StoredRun
 from .scheduling import Schedules
@@ -55,6 +56,7 @@ class Runs(Schedules):
     _rules: TriggerRules
     _worker: Worker
     _neighbours: Neighbours
+    _plugins: dict[str, Plugin]
     _polling_interval: float
 
     # -- looking ---------------------------------------------------------------------------------------
@@ -102,7 +104,9 @@ class Runs(Schedules):
     async def get_logs(self, run_id: str) -> list[Log]:
         """The lines that a run logged while `with_log_persistence` was in use, in order. Raises `NotFoundError`."""
         await self._require(run_id)
-        await self._services.bus.drain()
+        for plugin in self._plugins.values():
+            if isinstance(plugin, LogPersistence):
+                await plugin.settled()
         return [log_view(line) for line in await self._services.outside.ledger.logs_of(run_id)]
 
     async def wait_for_run(
