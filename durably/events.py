@@ -254,9 +254,10 @@ class EventBus:
 
     async def drain(self) -> None:
         """Wait for async listeners that are still at work."""
-        # A listener may itself be what asked for this, and must not wait for its own end.
+        # A listener may itself be what asked for this, and must not wait for its own end. Who gives up waiting does
+        # not cancel them.
         while others := self._deliveries - {asyncio.current_task()}:
-            await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.wait(others)
 
     def _await(self, work: Coroutine[Any, Any, None]) -> None:
         delivery = asyncio.ensure_future(work)

@@ -574,6 +574,30 @@ async def test_async_listeners_are_called_in_order_and_waited_for_at_a_stop() ->
 
 
 @contract
+async def test_who_gives_up_waiting_for_a_stop_cancels_no_listener() -> None:
+    """`asyncio.wait_for(durably.stop(), ...)`: the mail that a listener is sending is sent all the same."""
+    release = asyncio.Event()
+    ends: list[str] = []
+
+    async def slow(event: Any) -> None:
+        try:
+            await release.wait()
+            ends.append("sent")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    durably, _ = await opened(":memory:", echo)
+    durably.on("run:complete", slow)
+    await finished(durably, await durably.jobs.echo.trigger(1))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(durably.stop(), 0.05)
+    release.set()
+    await durably.stop()
+    assert ends == ["sent"]
+
+
+@contract
 async def test_a_listener_may_use_the_instance_itself() -> None:
     """An event leads to the next job: triggering, reading and cancelling from a listener do not deadlock."""
     durably = quick(":memory:", echo)
