@@ -250,7 +250,10 @@ class EventBus:
         return event
 
     def _hand(self, event: Event, to: Listeners) -> None:
-        for listener in [*to.get(event.type, {}).values(), *to.get("*", {}).values()]:
+        listeners = to.get(event.type, {}) | to.get("*", {})
+        for token, listener in listeners.items():
+            if token not in to.get(event.type, {}) and token not in to.get("*", {}):
+                continue  # one before it has taken it out
             try:
                 outcome = listener(event)
             except (KeyboardInterrupt, SystemExit):

@@ -467,6 +467,20 @@ async def test_a_listener_may_unsubscribe_itself_and_add_others_while_it_is_call
     await durably.stop()
 
 
+@pytest.mark.parametrize("pattern", ["run:trigger", "*"])
+@contract
+async def test_a_listener_that_another_has_unsubscribed_is_not_called_any_more(pattern: str) -> None:
+    """Whoever has unsubscribed has closed what the listener works with."""
+    heard: list[str] = []
+    durably, _ = await opened(":memory:", echo)
+    durably.on("run:trigger", lambda event: stop())
+    stop = durably.on(pattern, lambda event: heard.append("closed"))
+    durably.on(pattern, lambda event: heard.append("open"))
+    await durably.jobs.echo.trigger(1)
+    assert heard == ["open"]
+    await durably.stop()
+
+
 class FailingError(Exception):
     pass
 
