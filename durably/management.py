@@ -124,9 +124,10 @@ class Runs(Schedules):
         timedelta; default: none), upon which the run goes on.
         """
         ending: asyncio.Future[Run[Any]] = asyncio.ensure_future(self._ended(run_id, on_progress, on_log))
-        if timeout is not None and not await finishes_within(self._services.clock, ending, to_seconds(timeout)):
+        if timeout is None or await finishes_within(self._services.clock, ending, to_seconds(timeout)):
+            run = await ending
+        elif (run := self._registry.typed(await self._require(run_id))).is_active:  # with no time it was never read
             raise TimeoutError(f"run {run_id} has not ended after {to_seconds(timeout)} s; it goes on")
-        run = await ending
         if run.status is RunStatus.FAILED:
             raise RunFailedError(run)
         if run.status is RunStatus.CANCELLED:
