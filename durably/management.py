@@ -161,7 +161,7 @@ class Runs(Schedules):
             run_id,
             bus=self._services.bus,
             clock=self._services.clock,
-            find_run=self.get_run,
+            find_run=self._run_and_failed_step,
             find_execution=lambda run: self._worker.execution_of(run.id, run.generation),
             may_hear_of_it=lambda: self._neighbours.are_known,
             polling_interval=self._polling_interval,
@@ -188,7 +188,8 @@ class Runs(Schedules):
             moment, after, job_names=job_names, labels=wanted, limit=_ENDED_AT_ONCE
         ):
             for stored in ended:
-                for event in present_state(self._registry.typed(stored), self._services.bus.sequence):
+                run, sequence = self._registry.typed(stored), self._services.bus.sequence
+                for event in present_state(run, sequence, stored.failed_step_name):
                     yield event
             assert ended[-1].completed_at is not None, "a run that has ended has its time"
             moment, after = ended[-1].completed_at, ended[-1].id
@@ -367,6 +368,10 @@ class Runs(Schedules):
             run = self._registry.typed(await self._require(run_id))
             if run.is_terminal:
                 return run
+
+    async def _run_and_failed_step(self, run_id: str) -> tuple[Run[Any], str | None]:
+        stored = await self._require(run_id)
+        return self._registry.typed(stored), stored.failed_step_name
 
     async def _require(self, run_id: str) -> StoredRun:
         stored = await self._services.outside.store.find_run(run_id)
