@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from .chores import Chores, retention_ms
-from .clock import Clock, SystemClock, to_datetime, to_seconds
+from .clock import Clock, SystemClock, finishes_within, to_datetime, to_seconds
 from .database import IN_MEMORY, Database
 from .databases import open_database
 from .events import EventBus, logger
@@ -287,10 +287,16 @@ class Durably(Runs):
 
         After `timeout` (seconds or a timedelta; default: none) the runs still in flight are cancelled here and
         handed back as pending; their checkpoints are kept. A plain function in a thread runs on to its end, which
-        nobody hears of. Raises `DurablyError` without a timeout inside a job of this instance.
+        nobody hears of. Async listeners have what is left of the time, and are cancelled after it. Raises
+        `DurablyError` without a timeout inside a job of this instance.
         """
-        await self._worker.stop(None if timeout is None else to_seconds(timeout))
-        await self._services.bus.drain()
+        seconds, clock, bus = None if timeout is None else to_seconds(timeout), self._services.clock, self._services.bus
+        began = clock.now()
+        await self._worker.stop(seconds)
+        if seconds is None:
+            await bus.drain()
+        elif not await finishes_within(clock, bus.drain(), seconds - max(0, clock.now() - began) / 1000):
+            await bus.cancel_listeners()
         for plugin in self._plugins.values():
             if isinstance(plugin, Flushing):
                 try:

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar
@@ -189,6 +190,12 @@ Listeners = dict[str, dict[object, Listener]]
 ErrorHandler = Callable[..., Awaitable[None] | None]
 """Takes what a listener raised, and the event if it takes two arguments."""
 
+CLEANUP_SECONDS = 1.0
+"""A listener that was cancelled may take this long to clean up before nobody waits for it any more."""
+
+_delivery: ContextVar[asyncio.Task[Any] | None] = ContextVar("durably_delivery", default=None)
+"""The async listener whose code the present task executes; tasks that it starts inherit it."""
+
 
 class EventBus:
     """Hands events to listeners. `now` gives the timestamp of each."""
@@ -202,6 +209,8 @@ class EventBus:
         self._listeners_here: Listeners = {}
         self._error_handlers: dict[object, ErrorHandler] = {}
         self._deliveries: set[asyncio.Task[None]] = set()
+        self._draining: set[asyncio.Task[Any] | None] = set()
+        """Those of them that wait for the others."""
 
     def on(self, event_type: str, listener: Listener, *, here_only: bool = False) -> Callable[[], None]:
         """Call `listener` for each event of the type (`"*"`: of any); returns the way to stop it.
@@ -241,7 +250,10 @@ class EventBus:
         return event
 
     def _hand(self, event: Event, to: Listeners) -> None:
-        for listener in [*to.get(event.type, {}).values(), *to.get("*", {}).values()]:
+        listeners = to.get(event.type, {}) | to.get("*", {})
+        for token, listener in listeners.items():
+            if token not in to.get(event.type, {}) and token not in to.get("*", {}):
+                continue  # one before it has taken it out
             try:
                 outcome = listener(event)
             except (KeyboardInterrupt, SystemExit):
@@ -253,10 +265,26 @@ class EventBus:
                     self._await(self._deliver(outcome, event))
 
     async def drain(self) -> None:
-        """Wait for async listeners that are still at work."""
-        # A listener may itself be what asked for this, and must not wait for its own end.
-        while others := self._deliveries - {asyncio.current_task()}:
-            await asyncio.gather(*others, return_exceptions=True)
+        """Wait for async listeners that are still at work. Who gives up waiting does not cancel them."""
+        asking = _delivery.get()
+        self._draining.add(asking)
+        try:
+            while others := self._others():
+                await asyncio.wait(others)
+        finally:
+            self._draining.discard(asking)
+
+    async def cancel_listeners(self) -> None:
+        """Cancel the async listeners that are still at work; they have a moment to clean up."""
+        if left := self._others():
+            logger.warning("%d listeners were still at work at the end of the time to stop: cancelled", len(left))
+            for delivery in left:
+                delivery.cancel()
+            await asyncio.wait(left, timeout=CLEANUP_SECONDS)
+
+    def _others(self) -> set[asyncio.Task[None]]:
+        """The listeners at work. One that asks for this must not wait for its own end, nor two for each other's."""
+        return self._deliveries - self._draining - {_delivery.get()}
 
     def _await(self, work: Coroutine[Any, Any, None]) -> None:
         delivery = asyncio.ensure_future(work)
@@ -264,6 +292,7 @@ class EventBus:
         delivery.add_done_callback(self._deliveries.discard)
 
     async def _deliver(self, outcome: Awaitable[None], event: Event) -> None:
+        _delivery.set(asyncio.current_task())
         try:
             await outcome
         except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
@@ -284,6 +313,7 @@ class EventBus:
                     self._await(self._handled(outcome, event))
 
     async def _handled(self, outcome: Awaitable[None], event: Event) -> None:
+        _delivery.set(asyncio.current_task())
         try:
             await outcome
         except Exception:

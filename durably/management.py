@@ -21,6 +21,7 @@ from .events import RunCancelled as RunCancelledEvent
 from .handles import JobTrigger, TriggerRules, new_runs
 from .jobs import Registry
 from .neighbours import Neighbours
+from .plugins import LogPersistence, Plugin
 from .records import Log, Run, RunStatus, Step
 from .rows import NewRun, StoredRun
 from .scheduling import Schedules
@@ -44,6 +45,7 @@ class Runs(Schedules):
     _rules: TriggerRules
     _worker: Worker
     _neighbours: Neighbours
+    _plugins: dict[str, Plugin]
     _polling_interval: float
 
     # -- looking ---------------------------------------------------------------------------------------
@@ -91,7 +93,9 @@ class Runs(Schedules):
     async def get_logs(self, run_id: str) -> list[Log]:
         """The lines that a run logged while `with_log_persistence` was in use, in order. Raises `NotFoundError`."""
         await self._require(run_id)
-        await self._services.bus.drain()
+        for plugin in self._plugins.values():
+            if isinstance(plugin, LogPersistence):
+                await plugin.settled()
         return [log_view(line) for line in await self._services.outside.ledger.logs_of(run_id)]
 
     async def wait_for_run(
@@ -158,7 +162,8 @@ class Runs(Schedules):
             moment, after, job_names=job_names, labels=wanted, limit=_ENDED_AT_ONCE
         ):
             for stored in ended:
-                for event in present_state(self._registry.typed(stored), self._services.bus.sequence):
+                run, sequence = self._registry.typed(stored), self._services.bus.sequence
+                for event in present_state(run, sequence, stored.failed_step_name):
                     yield event
             assert ended[-1].completed_at is not None, "a run that has ended has its time"
             moment, after = ended[-1].completed_at, ended[-1].id
@@ -349,7 +354,7 @@ class Runs(Schedules):
             first,
             bus=self._services.bus,
             clock=self._services.clock,
-            find_run=self.get_run,
+            find_run=self._run_and_failed_step,
             find_execution=lambda run: self._worker.execution_of(run.id, run.generation),
             may_hear_of_it=lambda: self._neighbours.are_known,
             polling_interval=self._polling_interval,
@@ -359,9 +364,10 @@ class Runs(Schedules):
         self, hearing: Hearing, first: Run[Any] | None, timeout: float | timedelta | None, *callbacks: Callback
     ) -> Run[Any]:
         ending: asyncio.Future[Run[Any]] = asyncio.ensure_future(self._ended(hearing, first, *callbacks))
-        if timeout is not None and not await finishes_within(self._services.clock, ending, to_seconds(timeout)):
+        if timeout is None or await finishes_within(self._services.clock, ending, to_seconds(timeout)):
+            run = await ending
+        elif (run := self._registry.typed(await self._require(hearing.run_id))).is_active:  # it may not have been read
             raise TimeoutError(f"run {hearing.run_id} has not ended after {to_seconds(timeout)} s; it goes on")
-        run = await ending
         if run.status is RunStatus.FAILED:
             raise RunFailedError(run)
         if run.status is RunStatus.CANCELLED:
@@ -377,6 +383,10 @@ class Runs(Schedules):
             if run.is_terminal:
                 return run
             first = None
+
+    async def _run_and_failed_step(self, run_id: str) -> tuple[Run[Any], str | None]:
+        stored = await self._require(run_id)
+        return self._registry.typed(stored), stored.failed_step_name
 
     async def _require(self, run_id: str) -> StoredRun:
         stored = await self._services.outside.store.find_run(run_id)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic_core import to_json
 
-from .clock import from_datetime
+from .clock import from_datetime, unbroken
 from .events import LogWritten
 from .ledger import Ledger, NewLog
 
@@ -45,7 +46,8 @@ class LogPersistence:
 
     def __init__(self) -> None:
         self._lines: list[NewLog] = []
-        self._writing = False
+        self._written: asyncio.Event | None = None
+        """The end of the write under way."""
         self._ledger: Ledger | None = None
 
     def install(self, durably: Durably) -> None:
@@ -73,20 +75,29 @@ class LogPersistence:
 
     async def flush(self) -> None:
         """Store the lines that are not stored yet, if the store could not be written when they came."""
-        if self._writing:
-            return
+        while self._lines and self._written is None:
+            # Broken off, it would not be known whether they are stored, and they might be so twice.
+            await unbroken(self._write_batch())
+
+    async def settled(self) -> None:
+        """Wait until the lines that were logged by now are stored, or could not be; not for what listeners do."""
+        await asyncio.sleep(0)  # those of this very moment are taken up
+        for _ in range(2):  # the batch under way, and the next one, which has all the others
+            if self._written is not None:
+                await self._written.wait()
+
+    async def _write_batch(self) -> None:
         assert self._ledger is not None, "what has been installed is flushed"
-        self._writing = True
+        batch, self._lines = self._lines, []
+        self._written = written = asyncio.Event()
         try:
-            while self._lines:
-                batch, self._lines = self._lines, []
-                try:
-                    await self._ledger.put_logs(batch)
-                except BaseException:
-                    self._lines = batch + self._lines  # to be tried again with the next line, or at a stop
-                    raise
+            await self._ledger.put_logs(batch)
+        except BaseException:
+            self._lines = batch + self._lines  # to be tried again with the next line, or at a stop
+            raise
         finally:
-            self._writing = False
+            self._written = None
+            written.set()
 
 
 def _as_json(data: Any) -> str | None:

@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .clock import Bell, Clock
-from .errors import NotFoundError
 from .events import (
     TERMINAL_TYPES,
     Event,
@@ -38,7 +37,8 @@ from .records import Progress, Run, RunStatus
 CLOCK_WAS_SET = timedelta(minutes=10)
 """No message is under way for so long."""
 
-FindRun = Callable[[str], Awaitable[Run[Any] | None]]
+FindRun = Callable[[str], Awaitable[tuple[Run[Any], str | None]]]
+"""The run, and the step that it failed in. Raises `NotFoundError`."""
 FindExecution = Callable[[Run[Any]], Execution | None]
 """The execution of a run by this instance, under the very claim that its row has."""
 Callback = Callable[[Any], Any] | None
@@ -89,19 +89,19 @@ async def follow(
     with nullcontext(hearing) if hearing is not None else Hearing(run_id, bus, clock) as ear:
         heard, bell = ear.events, ear.bell
         sequence = bus.sequence
-        run = first or await _require(find_run, run_id)
+        run, failed_step = (first, None) if first is not None else await find_run(run_id)
         if run.is_terminal:
             # What was heard while it was read had happened before it ended, and is told before that.
             before = [event for event in heard if event.type not in TERMINAL_TYPES]
             heard.clear()
-            heard.extend([*before, *present_state(run, bus.sequence)])
+            heard.extend([*before, *present_state(run, bus.sequence, failed_step)])
         else:
             if any(isinstance(event, RunProgressed) for event in heard):
                 run = replace(run, progress=None)  # what was heard is at least as new
             elif (execution := find_execution(run)) is not None and execution.progress is not None:
                 run = replace(run, progress=execution.progress)  # the store hears of it a moment later
             told.note_read(run)
-            heard.extendleft(reversed(present_state(run, sequence)))
+            heard.extendleft(reversed(present_state(run, sequence, failed_step)))
         is_patient = True
         while True:
             while heard:
@@ -115,11 +115,11 @@ async def follow(
             if await bell.wait(polling_interval):
                 is_patient = True
                 continue
-            run = await _require(find_run, run_id)
+            run, failed_step = await find_run(run_id)
             # What is executed here is told by the bus, all of it; so is what was heard meanwhile.
             if heard or find_execution(run) is not None:
                 continue
-            news = [event for event in present_state(run, bus.sequence) if told.is_newer(event)]
+            news = [event for event in present_state(run, bus.sequence, failed_step) if told.is_newer(event)]
             is_patient = not (news and is_patient and may_hear_of_it())
             if is_patient:
                 told.note_read(run)
@@ -185,8 +185,8 @@ class _Told:
             self._generation = event.generation
 
 
-def present_state(run: Run[Any], sequence: int) -> list[Event]:
-    """The events that a run's row amounts to."""
+def present_state(run: Run[Any], sequence: int, failed_step: str | None = None) -> list[Event]:
+    """The events that a run's row amounts to. It has the step that the run failed in, which a `Run` does not show."""
 
     def event(kind: type[Event], timestamp: datetime, **facts: Any) -> Event:
         about: dict[str, Any] = {"run_id": run.id, "job_name": run.job_name, "labels": run.labels}
@@ -197,7 +197,7 @@ def present_state(run: Run[Any], sequence: int) -> list[Event]:
             duration = _seconds(run.started_at, run.completed_at)
             return [event(RunCompleted, run.updated_at, output=run.output, duration=duration)]
         case RunStatus.FAILED:
-            return [event(RunFailed, run.updated_at, error=run.error or "")]
+            return [event(RunFailed, run.updated_at, error=run.error or "", failed_step_name=failed_step)]
         case RunStatus.CANCELLED:
             return [event(RunCancelled, run.updated_at)]
         case RunStatus.PENDING:
@@ -213,13 +213,6 @@ def present_state(run: Run[Any], sequence: int) -> list[Event]:
     if run.progress is None:
         return [state]
     return [state, event(RunProgressed, run.updated_at, progress=run.progress)]
-
-
-async def _require(find_run: FindRun, run_id: str) -> Run[Any]:
-    run = await find_run(run_id)
-    if run is None:
-        raise NotFoundError(f"there is no run {run_id}")
-    return run
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import sqlite3
 from collections.abc import Callable
@@ -466,6 +467,20 @@ async def test_a_listener_may_unsubscribe_itself_and_add_others_while_it_is_call
     await durably.stop()
 
 
+@pytest.mark.parametrize("pattern", ["run:trigger", "*"])
+@contract
+async def test_a_listener_that_another_has_unsubscribed_is_not_called_any_more(pattern: str) -> None:
+    """Whoever has unsubscribed has closed what the listener works with."""
+    heard: list[str] = []
+    durably, _ = await opened(":memory:", echo)
+    durably.on("run:trigger", lambda event: stop())
+    stop = durably.on(pattern, lambda event: heard.append("closed"))
+    durably.on(pattern, lambda event: heard.append("open"))
+    await durably.jobs.echo.trigger(1)
+    assert heard == ["open"]
+    await durably.stop()
+
+
 class FailingError(Exception):
     pass
 
@@ -571,6 +586,95 @@ async def test_async_listeners_are_called_in_order_and_waited_for_at_a_stop() ->
     release.set()
     await stopping
     assert ended == begun
+
+
+@contract
+async def test_who_gives_up_waiting_for_a_stop_cancels_no_listener() -> None:
+    """`asyncio.wait_for(durably.stop(), ...)`: the mail that a listener is sending is sent all the same."""
+    release = asyncio.Event()
+    ends: list[str] = []
+
+    async def slow(event: Any) -> None:
+        try:
+            await release.wait()
+            ends.append("sent")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    durably, _ = await opened(":memory:", echo)
+    durably.on("run:complete", slow)
+    await finished(durably, await durably.jobs.echo.trigger(1))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(durably.stop(), 0.05)
+    release.set()
+    await durably.stop()
+    assert ends == ["sent"]
+
+
+@contract
+async def test_a_stop_with_a_timeout_cancels_the_listeners_that_take_longer() -> None:
+    """`timeout` bounds the stop, whoever is at work; a listener that is done in time is not cut off."""
+    ends: list[str] = []
+
+    async def endless(event: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ends.append("cleaned up")
+
+    async def short(event: Any) -> None:
+        await asyncio.sleep(0.05)
+        ends.append("done")
+
+    async with quick(":memory:", echo) as durably:
+        durably.on("run:complete", endless)
+        durably.on("run:complete", short)
+        await durably.jobs.echo.trigger_and_wait(1, timeout=30)
+        async with asyncio.timeout(10):
+            await durably.stop(timeout=0.5)
+        assert ends == ["done", "cleaned up"]
+
+
+@contract
+async def test_a_listener_that_resists_does_not_hold_up_a_stop_with_a_timeout() -> None:
+    """It has a moment to clean up, and then nobody waits for it."""
+    release = asyncio.Event()
+
+    async def stubborn(event: Any) -> None:
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    async with quick(":memory:", echo) as durably:
+        durably.on("run:complete", stubborn)
+        await durably.jobs.echo.trigger_and_wait(1, timeout=30)
+        async with asyncio.timeout(10):
+            await durably.stop(timeout=0.1)
+        release.set()
+
+
+@contract
+async def test_listeners_may_stop_the_instance_both_at_once() -> None:
+    """The first that fails ends the program, say: neither waits for the other, in a task of its own or not."""
+    stopped: list[str] = []
+
+    async def stop(event: Any) -> None:
+        await durably.stop()
+        stopped.append("one")
+
+    async def stop_in_a_task(event: Any) -> None:
+        await asyncio.gather(durably.stop(timeout=30))
+        stopped.append("two")
+
+    durably = quick(":memory:", echo)
+    await durably.init()
+    for listener in (stop, stop_in_a_task):
+        durably.on("run:complete", listener)
+    await durably.jobs.echo.trigger(1)
+    await until(lambda: sorted(stopped) == ["one", "two"], 10)
+    await durably.stop()
 
 
 @contract

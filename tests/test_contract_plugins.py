@@ -191,6 +191,66 @@ async def test_no_line_is_lost_at_a_clean_stop(tmp_path: Path) -> None:
     await reader.stop()
 
 
+@contract
+async def test_listeners_may_read_the_logs_at_the_same_time() -> None:
+    """A listener that waited for the others to end, while they waited for it, would hold everyone for good."""
+    read: list[list[str]] = []
+
+    async def report(event: Any) -> None:
+        read.append([log.message for log in await durably.get_logs(event.run_id)])
+
+    async with quick(":memory:", body_job(talk), max_concurrent_runs=4) as durably:
+        durably.use(with_log_persistence())
+        durably.on("run:complete", report)
+        durably.on("run:complete", report)
+        for run in await durably.jobs.body.batch_trigger([2] * 20):
+            await durably.wait_for_run(run.id, timeout=30)
+        await until(lambda: len(read) == 40, 10)
+    assert read == [["line 0", "line 1"]] * 40
+
+
+@contract
+async def test_logs_are_read_without_waiting_for_listeners_that_are_at_work() -> None:
+    """Lines can be read once they are stored; what else somebody does with events is not the reader's business."""
+    held = asyncio.Event()
+
+    async def linger(event: Any) -> None:
+        await held.wait()
+
+    durably, _ = await opened(":memory:", body_job(talk))
+    durably.use(with_log_persistence())
+    durably.on("*", linger)
+    run = await finished(durably, await durably.jobs.body.trigger(2))
+    async with asyncio.timeout(10):
+        assert [log.message for log in await durably.get_logs(run.id)] == ["line 0", "line 1"]
+    held.set()
+    await durably.stop()
+
+
+@contract
+async def test_logs_can_be_read_while_a_job_goes_on_logging() -> None:
+    """The reader waits for the lines that were said before it asked, not for those that come meanwhile."""
+    said = 0
+
+    async def body(step: StepContext, payload: Any) -> None:
+        nonlocal said
+        while True:
+            step.log.info(f"line {said}")
+            said += 1
+            await asyncio.sleep(0)
+
+    async with quick(":memory:", body_job(body)) as durably:
+        durably.use(with_log_persistence())
+        run = await durably.jobs.body.trigger(1)
+        await until(lambda: said > 100)
+        before = said
+        async with asyncio.timeout(10):
+            lines = [log.message for log in await durably.get_logs(run.id)]
+        assert lines == [f"line {n}" for n in range(len(lines))]
+        assert len(lines) >= before
+        await durably.cancel(run.id)
+
+
 async def _has_ended(durably: Durably, run: Any) -> bool:
     [found] = await durably.get_runs()
     return found.is_terminal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +147,13 @@ async def test_what_is_heard_while_the_end_is_read_is_told_before_it() -> None:
 
     durably, _ = await opened(":memory:", body_job(body))
     run = await durably.jobs.body.trigger(1)
-    heard, look, ended = watched(durably), durably.get_run, asyncio.Event()
+    heard, look, ended = watched(durably), durably._run_and_failed_step, asyncio.Event()
 
-    async def look_late(run_id: str) -> Run[Any] | None:
+    async def look_late(run_id: str) -> Any:
         await ended.wait()
         return await look(run_id)
 
-    durably.get_run = look_late  # type: ignore[method-assign]
+    durably._run_and_failed_step = look_late  # type: ignore[method-assign]
     progress: list[Any] = []
     logs: list[Any] = []
     waiting = asyncio.ensure_future(durably.wait_for_run(run.id, on_progress=progress.append, on_log=logs.append))
@@ -253,5 +254,36 @@ async def test_a_run_of_another_process_is_followed_by_what_the_store_says(tmp_p
     await following
     assert (types(events)[0], types(events)[-1]) == ("run:trigger", "run:complete")
     assert events[-1].output == "completes"
+    await worker.stop()
+    await reader.stop()
+
+
+def _fails() -> None:
+    raise ValueError("no luck")
+
+
+async def breaks_in_a_step(step: StepContext, payload: Any) -> None:
+    await step.run("first", lambda: 1)
+    await step.run("second", _fails)
+
+
+@contract
+async def test_who_did_not_hear_a_run_fail_is_told_in_which_step_all_the_same(tmp_path: Path) -> None:
+    """'`run:fail` error, failed_step_name', whether it is told live, afterwards or by the store."""
+    worker, clock = await opened(tmp_path / "a.sqlite3", body_job(breaks_in_a_step))
+    reader, _ = await opened(tmp_path / "a.sqlite3", clock=clock)
+    since = datetime(2020, 1, 1, tzinfo=UTC)
+    run = await worker.jobs.body.trigger(1)
+    live, following_live = await followed(worker, run)
+    elsewhere, following = await followed(reader, run)
+    await worker.process_until_idle()
+    while not following.done():
+        await moved(worker, clock, 1)
+    await following_live
+    await following
+    afterwards = await collected(worker, run)
+    missed = [event async for event in reader.present_events(since)]
+    for events in (live, elsewhere, afterwards, missed):
+        assert (events[-1].type, events[-1].error, events[-1].failed_step_name) == ("run:fail", "no luck", "second")
     await worker.stop()
     await reader.stop()

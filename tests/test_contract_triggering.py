@@ -491,6 +491,23 @@ async def test_waiting_may_time_out_and_the_run_goes_on() -> None:
 
 
 @contract
+async def test_waiting_no_time_at_all_looks_at_the_run_once() -> None:
+    """`timeout=0` asks how it is now: what has ended is returned, or raises as it does otherwise."""
+    durably, _ = await opened(":memory:", sync, failing, held)
+    done = await finished(durably, await durably.jobs.sync.trigger({"org_id": "o1"}))
+    failed = await finished(durably, await durably.jobs.failing.trigger("out of milk"))
+    active = await durably.jobs.held.trigger(1)
+    assert await durably.wait_for_run(done.id, timeout=0) == done
+    with pytest.raises(RunFailedError, match="out of milk"):
+        await durably.wait_for_run(failed.id, timeout=0)
+    with pytest.raises(TimeoutError, match="it goes on"):
+        await durably.wait_for_run(active.id, timeout=0)
+    with pytest.raises(NotFoundError):
+        await durably.wait_for_run("01ARZ3NDEKTSV4RRFFQ69G5FAV", timeout=0)
+    await durably.stop()
+
+
+@contract
 async def test_waiting_for_an_unknown_run_is_not_found() -> None:
     """'`NotFoundError`'; 'NotFoundError 404'"""
     durably, _ = await opened()

@@ -316,17 +316,17 @@ def test_a_run_that_ends_while_its_follower_looks_is_heard_to_its_end(is_told: b
 
     async def scene(durably: Durably, handler: DurablyHandler) -> None:
         durably.register(briefer)
-        look = durably.get_run
+        look = durably._run_and_failed_step
 
         async def look_late(run_id: str) -> Any:
             if is_told:
                 await durably.process_one()
                 return await look(run_id)
-            run = await look(run_id)
+            run, _ = await look(run_id)
             durably._services.bus.emit(LogWritten, run_id=run_id, level="info", message="all that it says")
-            return replace(run, status=RunStatus.COMPLETED)
+            return replace(run, status=RunStatus.COMPLETED), None
 
-        durably.get_run = look_late  # type: ignore[method-assign]
+        durably._run_and_failed_step = look_late  # type: ignore[method-assign]
         response = await handler.handle(Request("POST", "/trigger/subscribe", {}, b'{"jobName": "briefer"}'))
         types = [event["type"] for event in await frames(response.body, "run:complete")]
         assert types == ["run:trigger", *["run:start"][: int(is_told)], "log:write", "run:complete"]
