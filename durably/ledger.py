@@ -13,7 +13,7 @@ from . import ledger_queries as book
 from . import queries as sql
 from .clock import EpochMs
 from .database import Database, Statement, Value
-from .rows import Checkpoint, Claim, NewRun, StoredRun, json_list, stored_run
+from .rows import Checkpoint, Claim, NewRun, StoredRun, json_list, run_key, stored_run
 from .store import fence, insert_statements
 
 
@@ -63,8 +63,8 @@ class Ledger:
     async def send_signal(self, run_id: str, name: str, payload: str | bytes, now: EpochMs) -> bool:
         """Keep a signal for an active run and make it due if it waits for this; false if it is not active."""
         sent, _ = await self._database.execute(
-            Statement(book.INSERT_SIGNAL, {"run_id": run_id, "name": name, "payload": payload, "now": now}),
-            Statement(sql.WAKE_IF_SIGNALLED, {"run_id": run_id, "now": now}),
+            Statement(book.INSERT_SIGNAL, {"run_id": run_key(run_id), "name": name, "payload": payload, "now": now}),
+            Statement(sql.WAKE_IF_SIGNALLED, {"run_id": run_key(run_id), "now": now}),
         )
         return bool(sent.rows)
 
@@ -83,13 +83,14 @@ class Ledger:
 
     async def cancel(self, run_id: str, now: EpochMs) -> list[StoredRun]:
         """Cancel an active run and the children that are not detached; all that were, none if it had ended."""
-        cancelled, *_ = await self._database.execute(*cancel_statements(run_id, now))
+        cancelled, *_ = await self._database.execute(*cancel_statements(run_key(run_id), now))
         return [stored_run(row) for row in cancelled.rows]
 
     async def retry(self, run_id: str, now: EpochMs) -> StoredRun | None:
         """Make a failed or cancelled run pending again; `None` where it is neither."""
         retried, _ = await self._database.execute(
-            Statement(sql.RETRY_RUN, {"id": run_id, "now": now}), Statement(sql.RESET_ATTEMPTS, {"id": run_id})
+            Statement(sql.RETRY_RUN, {"id": run_key(run_id), "now": now}),
+            Statement(sql.RESET_ATTEMPTS, {"id": run_key(run_id)}),
         )
         return stored_run(retried.rows[0]) if retried.rows else None
 
@@ -97,7 +98,7 @@ class Ledger:
 
     async def delete_run(self, run_id: str) -> StoredRun | None:
         """Delete a terminal run and all that is its own; `None` where there is no such run."""
-        [result] = await self._database.execute(Statement(sql.DELETE_RUN, {"id": run_id}))
+        [result] = await self._database.execute(Statement(sql.DELETE_RUN, {"id": run_key(run_id)}))
         return stored_run(result.rows[0]) if result.rows else None
 
     async def ended_since(

@@ -23,18 +23,15 @@ from .jobs import Registry
 from .neighbours import Neighbours
 from .plugins import LogPersistence, Plugin
 from .records import Log, Run, RunStatus, Step
-from .rows import NewRun, StoredRun
+from .rows import NewRun, StoredRun, row_count
 from .scheduling import Schedules
 from .services import Services
 from .subscription import Callback, Hearing, follow, hand_on, present_state
 from .views import log_view, step_view
 from .worker import Worker
 
-_MOST_ROWS = 2**63 - 1
-
 _ENDED_AT_ONCE = 100
 """Runs that are read at a time where there may be any number of them."""
-"""SQLite knows no larger number."""
 
 
 class Runs(Schedules):
@@ -67,21 +64,19 @@ class Runs(Schedules):
         """Runs, newest first. `status` and `job_name` are one or several; `labels` must all match.
 
         At most `limit` (default: all) after the first `offset`. Raises `ValidationError` for a status that does not
-        exist or a negative `limit` or `offset`.
+        exist, or a `limit` or `offset` that is no whole number or negative.
         """
         try:
             statuses = None if status is None else [RunStatus(one).value for one in _several(status)]
         except ValueError:
             known = ", ".join(RunStatus)
             raise ValidationError(f"no such status in {status!r}; there are {known}") from None
-        if offset < 0 or (limit is not None and limit < 0):
-            raise ValidationError(f"limit and offset must not be negative, got {limit} and {offset}")
         found = await self._services.outside.store.list_runs(
             statuses=statuses,
             job_names=None if job_name is None else _several(job_name),
             labels=dict(labels or {}),
-            limit=None if limit is None else min(limit, _MOST_ROWS),
-            offset=min(offset, _MOST_ROWS),
+            limit=None if limit is None else row_count("limit", limit),
+            offset=row_count("offset", offset),
         )
         return [self._registry.typed(stored) for stored in found]
 
@@ -242,15 +237,14 @@ class Runs(Schedules):
     async def purge_runs(self, older_than: datetime, limit: int = 500) -> int:
         """Delete terminal runs that ended before `older_than` (aware), oldest first; how many were deleted.
 
-        At most `limit` of them. Raises `ValidationError` for a naive datetime or a limit below 1.
+        At most `limit` of them. Raises `ValidationError` for a naive datetime or a limit that is not a whole number, at
+        least 1.
         """
         try:
             moment = from_datetime(older_than)
         except (ValueError, AttributeError) as error:
             raise ValidationError(f"older_than: {error}") from error
-        if limit < 1:
-            raise ValidationError(f"limit must be at least 1, got {limit}")
-        deleted = await self._services.outside.ledger.purge_runs(moment, limit)
+        deleted = await self._services.outside.ledger.purge_runs(moment, row_count("limit", limit, least=1))
         for stored in deleted:
             self._emit(RunDeleted, stored)
         return len(deleted)

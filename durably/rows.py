@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from .clock import EpochMs
 from .database import Row
+from .errors import ValidationError
 from .records import RunStatus
 
 
@@ -148,6 +149,9 @@ class Glance:
     schema_version: int
 
 
+MOST_ROWS = 2**63 - 1
+"""SQLite knows no larger number."""
+
 # A newer durably, in another tab, may have added columns.
 _RUN_COLUMNS = frozenset(field.name for field in fields(StoredRun))
 
@@ -156,6 +160,18 @@ def stored_run(row: Row) -> StoredRun:
     columns = {name: value for name, value in zip(row.keys(), row, strict=True) if name in _RUN_COLUMNS}
     columns["status"] = RunStatus(columns["status"])
     return StoredRun(**columns)
+
+
+def run_key(run_id: object) -> str:
+    """A run's id as the store knows it. What is no text is the id of no run, and SQLite may not even take it."""
+    return run_id if isinstance(run_id, str) else ""
+
+
+def row_count(what: str, number: object, *, least: int = 0) -> int:
+    """A number of rows given by a user, at most SQLite's largest. Raises `ValidationError` for what is none."""
+    if not isinstance(number, int) or number < least:
+        raise ValidationError(f"{what} must be a whole number from {least} on, got {number!r}")
+    return min(number, MOST_ROWS)
 
 
 def json_list(values: Collection[str]) -> str:

@@ -19,7 +19,7 @@ from .database import Database, Row, Statement, Transaction, Value
 from .errors import LeaseLostError
 from .ledger_queries import ANY_SCHEDULE_DUE
 from .records import RunStatus
-from .rows import Checkpoint, Claim, Glance, Lost, NewRun, StoredRun, StoredStep, json_list, stored_run
+from .rows import Checkpoint, Claim, Glance, Lost, NewRun, StoredRun, StoredStep, json_list, run_key, stored_run
 
 
 class Store:
@@ -71,7 +71,7 @@ class Store:
         return answers, claimed
 
     async def find_run(self, run_id: str) -> StoredRun | None:
-        [result] = await self.database.execute(Statement(sql.RUN_BY_ID, {"id": run_id}))
+        [result] = await self.database.execute(Statement(sql.RUN_BY_ID, {"id": run_key(run_id)}))
         return stored_run(result.rows[0]) if result.rows else None
 
     async def ids_beginning_with(self, prefix: str, limit: int) -> list[str]:

@@ -205,14 +205,46 @@ async def test_filters_are_one_or_several_and_all_must_match() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"status": "done"}, {"status": ["pending", "x"]}, {"limit": -1}, {"offset": -1}], ids=str
-)
+    "options",
+    [
+        {"status": "done"}, {"status": ["pending", "x"]}, {"limit": -1}, {"offset": -1}, {"limit": 1.5}, {"limit": "3"},
+        {"offset": 0.5}, {"offset": None},
+    ],
+    ids=str,
+)  # fmt: skip
 @contract
 async def test_a_filter_that_cannot_be_meant_is_refused(options: dict[str, Any]) -> None:
     """A misspelt status is no empty list."""
     durably, _ = await opened(":memory:", echo)
     with pytest.raises((ValidationError, ValueError)):
         await durably.get_runs(**options)
+    await durably.stop()
+
+
+@contract
+async def test_a_number_of_runs_may_be_larger_than_any_store() -> None:
+    """`limit=10**30` means all."""
+    durably, clock = await opened(":memory:", echo)
+    run = await finished(durably, await durably.jobs.echo.trigger(1))
+    assert await durably.get_runs(limit=10**30) == [run]
+    assert await durably.get_runs(offset=10**30) == []
+    await clock.advance(1)
+    assert await durably.purge_runs(datetime(2027, 1, 1, tzinfo=UTC), limit=10**30) == 1
+    await durably.stop()
+
+
+@pytest.mark.parametrize("run_id", [None, 5, 2**70, 1.5, b"x", ["01"], object()], ids=lambda one: type(one).__name__)
+@contract
+async def test_what_is_no_text_is_the_id_of_no_run(run_id: Any) -> None:
+    """It is not there, and the same whatever is asked: not an error of SQLite's."""
+    durably, _ = await opened(":memory:", echo)
+    await finished(durably, await durably.jobs.echo.trigger(1))
+    assert await durably.get_run(run_id) is None
+    assert await durably.jobs.echo.get_run(run_id) is None
+    for ask in ASKS.values():
+        with pytest.raises(NotFoundError):
+            await ask(durably, run_id)
+    assert len(await durably.get_runs()) == 1
     await durably.stop()
 
 
@@ -449,8 +481,9 @@ async def test_the_moment_of_a_purge_may_be_in_any_time_zone_but_must_be_a_momen
     for wrong in (datetime(2027, 1, 1), "2027-01-01", 5, None):  # noqa: DTZ001
         with pytest.raises((ValidationError, ValueError, TypeError)):
             await durably.purge_runs(wrong)  # type: ignore[arg-type]
-    with pytest.raises((ValidationError, ValueError)):
-        await durably.purge_runs(datetime(2027, 1, 1, tzinfo=UTC), limit=-1)
+    for limit in (-1, 0, 2.5, "3", None):
+        with pytest.raises((ValidationError, ValueError)):
+            await durably.purge_runs(datetime(2027, 1, 1, tzinfo=UTC), limit=limit)  # type: ignore[arg-type]
     assert len(await durably.get_runs()) == 1
     berlin = ZoneInfo("Europe/Berlin")
     assert await durably.purge_runs(datetime(2026, 1, 1, 1, 0, tzinfo=berlin)) == 0
