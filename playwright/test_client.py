@@ -17,15 +17,17 @@ from harness.server import PAGES, Server
 from playwright.sync_api import expect
 
 from durably import JobDefinition
+from durably.http import Auth
 
 JOBS = PAGES / "client_jobs.py"
 
 
 @pytest.fixture
-def api(server: Server, tmp_path: Path) -> Iterator[Api]:
+def api(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Api]:
+    """Its guard is the parameter, if there is one."""
     module = module_of(JOBS)
     jobs = [value for value in vars(module).values() if isinstance(value, JobDefinition)]
-    with Api(tmp_path / "app.sqlite3", jobs) as api:
+    with Api(tmp_path / "app.sqlite3", jobs, getattr(request, "param", None)) as api:
         server.api = api
         yield api
         server.api = None
@@ -87,6 +89,17 @@ def test_the_client_does_with_a_server_what_it_says(browser: Browser, api: Api) 
     api.wait_for_streams(0)
 
 
+@pytest.mark.parametrize("api", [Auth(on_run_access=lambda *_: False)], indirect=True)
+def test_who_may_trigger_a_run_and_not_read_it_is_told_so(browser: Browser, api: Api) -> None:
+    browser.expect_error("/api/")
+    tab = browser.tab()
+    tab.js("start", {"options": {"url": "/api/"}})
+    refused = tab.refusal("() => durably.trigger('add', { numbers: [] })")
+    assert (refused["name"], refused["status"], refused["message"]) == ("HTTPError", 403, "Forbidden")
+    assert [run["jobName"] for run in tab.js("durably.getRuns()")] == ["add"]
+    api.wait_for_streams(0)
+
+
 def test_the_client_does_with_another_tabs_worker_what_it_says(browser: Browser, server: Server) -> None:
     """By way of the site's service worker, as it would with a server."""
     browser.expect_error("/api/durably/")  # a browser logs every refusal
@@ -121,6 +134,7 @@ def test_the_dashboard_shows_the_runs_of_a_server(browser: Browser, server: Serv
 def walk(tab: Tab) -> None:
     """All that the client can do, but for what depends on where the jobs are run."""
     look_at_jobs(tab)
+    trigger_what_blocks(tab)
     run_to_the_end(tab)
     hear_much_at_once(tab)
     trigger_several(tab)
@@ -133,9 +147,25 @@ def walk(tab: Tab) -> None:
 
 def look_at_jobs(tab: Tab) -> None:
     jobs = {job["name"]: job["schema"] for job in tab.js("durably.jobs()")}
-    assert sorted(jobs) == ["add", "asks", "chats", "fails"]
+    assert sorted(jobs) == ["add", "asks", "blocks", "chats", "fails"]
     assert jobs["add"]["properties"]["numbers"]["items"] == {"type": "integer"}
     assert jobs["asks"] == {"type": "string"}
+
+
+def trigger_what_blocks(tab: Tab) -> None:
+    """A run is there as soon as it is stored, whatever its first step does: else there were no id to cancel it by."""
+    triggered = "async () => [await durably.trigger('blocks', 2), (await durably.batchTrigger('blocks', [0]))[0]]"
+    alone, of_several = tab.js(triggered)
+    assert (alone["status"], alone["disposition"]) == ("pending", "created"), "asked for later it would be running"
+    assert alone.keys() == of_several.keys()
+    assert tab.follow(alone["id"])["status"] == tab.follow(of_several["id"])["status"] == "completed"
+
+    refused = tab.refusal("() => durably.trigger('add', { numbers: ['a word'] })")
+    assert (refused["name"], refused["status"]) == ("ValidationError", 400)
+    assert "item" not in refused["message"]
+    unknown = tab.refusal("() => durably.trigger('sing', 1)")
+    assert (unknown["name"], unknown["status"]) == ("NotFoundError", 404)
+    assert unknown["message"].startswith("no job named 'sing'")
 
 
 def run_to_the_end(tab: Tab) -> None:

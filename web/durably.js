@@ -177,8 +177,10 @@ export class Durably {
    * @returns {Promise<Run & { disposition: Disposition }>}
    */
   async trigger(jobName, input, { signal, ...options } = {}) {
-    const { runId, disposition } = await this.#json("/trigger", { body: { jobName, input, ...options }, signal })
-    return { ...(await this.#run(runId, signal)), disposition }
+    // With `/trigger`, which answers with an id alone, the run would be asked for when its first step may block Python.
+    const [{ run, runId, disposition }] = await this.#json("/triggers", { body: [{ jobName, input, ...options }], signal })
+    // It is left out where this client may not read it: that is then told as of any run.
+    return { ...(run ?? (await this.#run(runId, signal))), disposition }
   }
 
   /**
