@@ -203,6 +203,8 @@ def run_to_the_end(tab: Tab) -> None:
     assert tab.js("durably.getRuns({ jobName: ['add', 'fails'], status: 'completed', labels: { kind: 'sum' } })") == [
         run
     ]
+    assert tab.js("durably.getRuns({ jobName: 'add', status: [] })") == []
+    assert tab.js("durably.getRuns({ jobName: [] })") == []
 
 
 def hear_much_at_once(tab: Tab) -> None:

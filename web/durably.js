@@ -232,13 +232,16 @@ export class Durably {
   }
 
   /**
-   * Runs, newest first.
+   * Runs, newest first; of an empty list of statuses or names there are none.
    * @param {{ status?: Status | Status[], jobName?: string | string[], labels?: Record<string, string>, limit?: number, offset?: number } & Abortable} [filter]
    * @returns {Promise<Run[]>}
    */
-  getRuns({ labels = {}, signal, ...filter } = {}) {
+  async getRuns({ labels = {}, signal, ...filter } = {}) {
+    signal?.throwIfAborted()
+    // A query cannot have an empty list: it would ask for all.
+    if ([filter.status, filter.jobName].some((wanted) => Array.isArray(wanted) && wanted.length === 0)) return []
     const byLabel = Object.entries(labels).map(([key, value]) => [`label.${key}`, value])
-    return this.#json(`/runs?${query({ ...filter, ...Object.fromEntries(byLabel) })}`, { signal })
+    return await this.#json(`/runs?${query({ ...filter, ...Object.fromEntries(byLabel) })}`, { signal })
   }
 
   /** @param {string} runId @param {Abortable} [options] @returns {Promise<Step[]>} the steps that wait or have ended, in their order */
