@@ -136,6 +136,7 @@ def walk(tab: Tab) -> None:
     look_at_jobs(tab)
     trigger_what_blocks(tab)
     run_to_the_end(tab)
+    listen_twice(tab)
     hear_much_at_once(tab)
     trigger_several(tab)
     wait_in_vain(tab)
@@ -205,6 +206,40 @@ def run_to_the_end(tab: Tab) -> None:
     ]
     assert tab.js("durably.getRuns({ jobName: 'add', status: [] })") == []
     assert tab.js("durably.getRuns({ jobName: [] })") == []
+
+
+def listen_twice(tab: Tab) -> None:
+    """A function that listens twice is two listeners, and each way to stop one stops that one alone."""
+    heard = tab.js(
+        """async () => {
+          const heard = []
+          let count = 0
+          const listener = () => count++
+          const complete = async () => {
+            count = 0
+            let stop
+            // Registered last, and so called last.
+            const told = new Promise((resolve) => (stop = durably.on("run:complete", resolve)))
+            await durably.trigger("add", { numbers: [] })
+            await within(told)
+            stop()
+            heard.push(count)
+          }
+          const stops = [1, 2].map(() => durably.on("run:complete", listener))
+          await complete()
+          stops[0]()
+          stops[0]()
+          await complete()
+          stops.push(durably.on("run:complete", listener))
+          stops[1]()
+          stops[1]()
+          await complete()
+          stops[2]()
+          await complete()
+          return heard
+        }"""
+    )
+    assert heard == [2, 1, 1, 0]
 
 
 def hear_much_at_once(tab: Tab) -> None:

@@ -51,6 +51,7 @@ export { DurablyError }
  * @typedef {import("./records.js").WaitOptions} WaitOptions
  * @typedef {{ body?: any, method?: string, signal?: AbortSignal }} Ask  a `body` is sent as JSON, by default with POST
  * @typedef {import("./http.js").Send} Send
+ * @typedef {{ listener: (event: DurablyEvent) => void }} Registration  an object of its own: a function that listens twice is two
  */
 
 /** @type {(durably: Durably) => void} */ let offer
@@ -119,7 +120,7 @@ export class Durably {
   #send
   /** @type {Port | null} */ #port = null
   /** @type {Promise<void>} settles when the site's service worker can ask this page, or never will */ #isServed = Promise.resolve()
-  /** @type {Map<string, Set<(event: DurablyEvent) => void>>} */ #listeners = new Map()
+  /** @type {Map<string, Set<Registration>>} */ #listeners = new Map()
   /** @type {AbortController | null} */ #listening = null
   /** What ends all that is under way with a server or a service worker; the port sees to its own. */
   #closing = new AbortController()
@@ -320,11 +321,12 @@ export class Durably {
    * @returns {() => void} the way to stop it
    */
   on(type, listener) {
-    const listeners = this.#listeners.get(type) ?? new Set()
-    this.#listeners.set(type, listeners.add(listener))
+    const registration = { listener }
+    const registrations = this.#listeners.get(type) ?? new Set()
+    this.#listeners.set(type, registrations.add(registration))
     if (!this.#listening) this.#listen()
     return () => {
-      listeners.delete(listener)
+      registrations.delete(registration)
       if ([...this.#listeners.values()].every((all) => all.size === 0)) {
         this.#listening?.abort()
         this.#listening = null
@@ -381,7 +383,7 @@ export class Durably {
   /** @param {DurablyEvent} event */
   #dispatch(event) {
     for (const type of [event.type, "*"]) {
-      for (const listener of this.#listeners.get(type) ?? []) {
+      for (const { listener } of this.#listeners.get(type) ?? []) {
         try {
           listener(event)
         } catch (error) {
