@@ -17,6 +17,7 @@ from harness.server import PAGES, Server
 from playwright.sync_api import expect
 
 from durably import JobDefinition
+from durably.events import EVENT_TYPES
 from durably.http import Auth
 
 JOBS = PAGES / "client_jobs.py"
@@ -137,6 +138,7 @@ def walk(tab: Tab) -> None:
     trigger_what_blocks(tab)
     run_to_the_end(tab)
     listen_twice(tab)
+    listen_in_vain(tab)
     hear_much_at_once(tab)
     trigger_several(tab)
     wait_in_vain(tab)
@@ -240,6 +242,19 @@ def listen_twice(tab: Tab) -> None:
         }"""
     )
     assert heard == [2, 1, 1, 0]
+
+
+def listen_in_vain(tab: Tab) -> None:
+    """To what is never told, or with what cannot be called: that is said at once, and not to the first event."""
+    types = sorted(EVENT_TYPES)
+    tab.js("types => types.map((type) => durably.on(type, () => {})).forEach((stop) => stop())", ["*", *types])
+    unknown = tab.refusal("async () => durably.on('run:completed', () => {})")
+    assert (unknown["name"], unknown["status"], unknown["isDurably"]) == ("ValidationError", 400, True)
+    assert unknown["message"] == f"no event has the type 'run:completed'; known: *, {', '.join(types)}"
+    for listener in ("undefined", "null", "{}", "'a word'"):
+        refused = tab.refusal(f"async () => durably.on('run:start', {listener})")
+        assert refused["name"] == "TypeError"
+        assert "a listener is a function" in refused["message"]
 
 
 def hear_much_at_once(tab: Tab) -> None:

@@ -16,7 +16,7 @@
 
 import { abortable, pause } from "./aborting.js"
 import { DurablyError } from "./durably-error.js"
-import { Events } from "./events.js"
+import { EVENT_TYPES, Events } from "./events.js"
 import { checked, overFetch, query } from "./http.js"
 import { Port } from "./port.js"
 import { greet, register } from "./registration.js"
@@ -317,10 +317,15 @@ export class Durably {
   /**
    * Call `listener` for each event of a type, or of any with `"*"`. Of what happens while the connection to a
    * server is lost it hears what has come of it: the present state of the runs that are active or have ended since.
+   * Throws a `DurablyError` for a type that does not exist, a `TypeError` for a listener that cannot be called.
    * @param {string} type @param {(event: DurablyEvent) => void} listener
    * @returns {() => void} the way to stop it
    */
   on(type, listener) {
+    if (type !== "*" && !EVENT_TYPES.includes(type)) {
+      throw new DurablyError("ValidationError", 400, `no event has the type '${type}'; known: *, ${EVENT_TYPES.join(", ")}`)
+    }
+    if (typeof listener !== "function") throw new TypeError(`a listener is a function that takes the event, not ${String(listener)}`)
     const registration = { listener }
     const registrations = this.#listeners.get(type) ?? new Set()
     this.#listeners.set(type, registrations.add(registration))
