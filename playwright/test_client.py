@@ -319,6 +319,15 @@ def wait_in_vain(tab: Tab) -> None:
     }"""
     assert tab.js(answered, run["id"])["output"] == "me"
 
+    assert tab.js("durably.triggerAndWait('add', { numbers: [] }, { timeout: null })")["status"] == "completed"
+    for timeout in ("NaN", "-1", "'soon'"):
+        senseless = tab.refusal(
+            f"() => durably.triggerAndWait('asks', 'when?', {{ labels: {{ is: 'never' }}, timeout: {timeout} }})"
+        )
+        assert (senseless["name"], senseless["status"]) == ("ValidationError", 400)
+        assert senseless["message"].startswith("timeout must be a number of seconds from 0 on, got ")
+    assert tab.js("durably.getRuns({ labels: { is: 'never' } })") == []
+
     cancelled = tab.refusal(
         """async () => {
           const { id } = await durably.trigger("asks", "how?")
