@@ -71,10 +71,10 @@ const HEARING_PATIENCE_MS = 1000
  * whose message can be shown: no private file system, a job file that is no Python, a file that is no database.
  * Where the page has a `<durably-dashboard>`, that is loaded, too.
  *
- * @param {Options} options
+ * @param {Options} [options]
  * @returns {Promise<Durably>}
  */
-export async function connect(options) {
+export async function connect(options = {}) {
   if (document.querySelector("durably-dashboard:not(:defined)")) void import("./dashboard.js")
   const durably = await connected(options)
   offer(durably)
@@ -91,13 +91,21 @@ async function connected(options) {
   const start = {
     database: options.database ?? "durably.sqlite3",
     durability: options.durability ?? "full",
-    jobs: (options.jobs ?? []).map((file) => new URL(file, document.baseURI).href),
+    jobs: jobFiles(options.jobs ?? []),
     packages: options.packages ?? [],
     snapshot: options.snapshot ?? true,
   }
   const durably = Durably.overPort(start, options)
   await durably.ready
   return durably
+}
+
+/** Their URLs, each once: no module can be imported twice. @param {string[]} files */
+function jobFiles(files) {
+  if (!Array.isArray(files)) {
+    throw new DurablyError("ValidationError", 400, `jobs must be a list of job files, for example ["./jobs.py"], not ${JSON.stringify(files)}`)
+  }
+  return [...new Set(files.map((file) => new URL(file, document.baseURI).href))]
 }
 
 /** Ask that the browser does not delete this site's files when space is short. The answer is in `storageInfo()`. */
