@@ -17,15 +17,18 @@ from harness.server import PAGES, Server
 from playwright.sync_api import expect
 
 from durably import JobDefinition
+from durably.events import EVENT_TYPES
+from durably.http import Auth
 
 JOBS = PAGES / "client_jobs.py"
 
 
 @pytest.fixture
-def api(server: Server, tmp_path: Path) -> Iterator[Api]:
+def api(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Api]:
+    """Its guard is the parameter, if there is one."""
     module = module_of(JOBS)
     jobs = [value for value in vars(module).values() if isinstance(value, JobDefinition)]
-    with Api(tmp_path / "app.sqlite3", jobs) as api:
+    with Api(tmp_path / "app.sqlite3", jobs, getattr(request, "param", None)) as api:
         server.api = api
         yield api
         server.api = None
@@ -87,6 +90,17 @@ def test_the_client_does_with_a_server_what_it_says(browser: Browser, api: Api) 
     api.wait_for_streams(0)
 
 
+@pytest.mark.parametrize("api", [Auth(on_run_access=lambda *_: False)], indirect=True)
+def test_who_may_trigger_a_run_and_not_read_it_is_told_so(browser: Browser, api: Api) -> None:
+    browser.expect_error("/api/")
+    tab = browser.tab()
+    tab.js("start", {"options": {"url": "/api/"}})
+    refused = tab.refusal("() => durably.trigger('add', { numbers: [] })")
+    assert (refused["name"], refused["status"], refused["message"]) == ("HTTPError", 403, "Forbidden")
+    assert [run["jobName"] for run in tab.js("durably.getRuns()")] == ["add"]
+    api.wait_for_streams(0)
+
+
 def test_the_client_does_with_another_tabs_worker_what_it_says(browser: Browser, server: Server) -> None:
     """By way of the site's service worker, as it would with a server."""
     browser.expect_error("/api/durably/")  # a browser logs every refusal
@@ -121,7 +135,10 @@ def test_the_dashboard_shows_the_runs_of_a_server(browser: Browser, server: Serv
 def walk(tab: Tab) -> None:
     """All that the client can do, but for what depends on where the jobs are run."""
     look_at_jobs(tab)
+    trigger_what_blocks(tab)
     run_to_the_end(tab)
+    listen_twice(tab)
+    listen_in_vain(tab)
     hear_much_at_once(tab)
     trigger_several(tab)
     wait_in_vain(tab)
@@ -133,9 +150,25 @@ def walk(tab: Tab) -> None:
 
 def look_at_jobs(tab: Tab) -> None:
     jobs = {job["name"]: job["schema"] for job in tab.js("durably.jobs()")}
-    assert sorted(jobs) == ["add", "asks", "chats", "fails"]
+    assert sorted(jobs) == ["add", "asks", "blocks", "chats", "fails"]
     assert jobs["add"]["properties"]["numbers"]["items"] == {"type": "integer"}
     assert jobs["asks"] == {"type": "string"}
+
+
+def trigger_what_blocks(tab: Tab) -> None:
+    """A run is there as soon as it is stored, whatever its first step does: else there were no id to cancel it by."""
+    triggered = "async () => [await durably.trigger('blocks', 2), (await durably.batchTrigger('blocks', [0]))[0]]"
+    alone, of_several = tab.js(triggered)
+    assert (alone["status"], alone["disposition"]) == ("pending", "created"), "asked for later it would be running"
+    assert alone.keys() == of_several.keys()
+    assert tab.follow(alone["id"])["status"] == tab.follow(of_several["id"])["status"] == "completed"
+
+    refused = tab.refusal("() => durably.trigger('add', { numbers: ['a word'] })")
+    assert (refused["name"], refused["status"]) == ("ValidationError", 400)
+    assert "item" not in refused["message"]
+    unknown = tab.refusal("() => durably.trigger('sing', 1)")
+    assert (unknown["name"], unknown["status"]) == ("NotFoundError", 404)
+    assert unknown["message"].startswith("no job named 'sing'")
 
 
 def run_to_the_end(tab: Tab) -> None:
@@ -173,6 +206,55 @@ def run_to_the_end(tab: Tab) -> None:
     assert tab.js("durably.getRuns({ jobName: ['add', 'fails'], status: 'completed', labels: { kind: 'sum' } })") == [
         run
     ]
+    assert tab.js("durably.getRuns({ jobName: 'add', status: [] })") == []
+    assert tab.js("durably.getRuns({ jobName: [] })") == []
+
+
+def listen_twice(tab: Tab) -> None:
+    """A function that listens twice is two listeners, and each way to stop one stops that one alone."""
+    heard = tab.js(
+        """async () => {
+          const heard = []
+          let count = 0
+          const listener = () => count++
+          const complete = async () => {
+            count = 0
+            let stop
+            // Registered last, and so called last.
+            const told = new Promise((resolve) => (stop = durably.on("run:complete", resolve)))
+            await durably.trigger("add", { numbers: [] })
+            await within(told)
+            stop()
+            heard.push(count)
+          }
+          const stops = [1, 2].map(() => durably.on("run:complete", listener))
+          await complete()
+          stops[0]()
+          stops[0]()
+          await complete()
+          stops.push(durably.on("run:complete", listener))
+          stops[1]()
+          stops[1]()
+          await complete()
+          stops[2]()
+          await complete()
+          return heard
+        }"""
+    )
+    assert heard == [2, 1, 1, 0]
+
+
+def listen_in_vain(tab: Tab) -> None:
+    """To what is never told, or with what cannot be called: that is said at once, and not to the first event."""
+    types = sorted(EVENT_TYPES)
+    tab.js("types => types.map((type) => durably.on(type, () => {})).forEach((stop) => stop())", ["*", *types])
+    unknown = tab.refusal("async () => durably.on('run:completed', () => {})")
+    assert (unknown["name"], unknown["status"], unknown["isDurably"]) == ("ValidationError", 400, True)
+    assert unknown["message"] == f"no event has the type 'run:completed'; known: *, {', '.join(types)}"
+    for listener in ("undefined", "null", "{}", "'a word'"):
+        refused = tab.refusal(f"async () => durably.on('run:start', {listener})")
+        assert refused["name"] == "TypeError"
+        assert "a listener is a function" in refused["message"]
 
 
 def hear_much_at_once(tab: Tab) -> None:
@@ -236,6 +318,15 @@ def wait_in_vain(tab: Tab) -> None:
       return await within(ended)
     }"""
     assert tab.js(answered, run["id"])["output"] == "me"
+
+    assert tab.js("durably.triggerAndWait('add', { numbers: [] }, { timeout: null })")["status"] == "completed"
+    for timeout in ("NaN", "-1", "'soon'"):
+        senseless = tab.refusal(
+            f"() => durably.triggerAndWait('asks', 'when?', {{ labels: {{ is: 'never' }}, timeout: {timeout} }})"
+        )
+        assert (senseless["name"], senseless["status"]) == ("ValidationError", 400)
+        assert senseless["message"].startswith("timeout must be a number of seconds from 0 on, got ")
+    assert tab.js("durably.getRuns({ labels: { is: 'never' } })") == []
 
     cancelled = tab.refusal(
         """async () => {

@@ -49,6 +49,27 @@ def test_a_job_file_that_cannot_be_loaded_is_refused_with_its_name_and_line(brow
         assert_error(error, "ValidationError", 400, *facts)
 
 
+def test_job_files_that_are_no_list_are_refused_and_one_that_is_listed_twice_is_loaded_once(browser: Browser) -> None:
+    tab = browser.tab()
+    error = tab.refusal("() => connect({ jobs: './jobs.py' })")
+    assert_error(error, "ValidationError", 400, "jobs must be a list", '"./jobs.py"')
+    names = "async () => (await durably.jobs()).map(({ name }) => name)"
+    tab.connect()
+    once = tab.js(names)
+    tab.js("durably.close()")
+    tab.connect(jobs=("./jobs.py", "jobs.py"))
+    assert tab.js(names) == once
+
+
+def test_a_page_can_connect_without_a_word(browser: Browser) -> None:
+    """Every option has a default, and so have all of them."""
+    tab = browser.tab()
+    tab.js("async () => { window.durably = await within(connect()) }")
+    assert tab.js("durably.jobs()") == []
+    tab.js(OPFS)
+    assert "durably.sqlite3" in tab.js("names()")
+
+
 def test_a_job_file_that_is_not_there_is_named(browser: Browser) -> None:
     browser.expect_error("404")
     error = browser.tab().refusal("() => connect({ jobs: ['./nowhere.py'] })")

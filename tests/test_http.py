@@ -125,6 +125,16 @@ def test_what_goes_wrong_is_answered_in_json(
     play(scene)
 
 
+@pytest.mark.parametrize("item", [7, {"input": {}}, {"jobName": "nope"}, {"jobName": "sync-users", "input": {}}])
+def test_a_batch_of_one_is_refused_as_it_would_be_alone(item: Any) -> None:
+    """The page's client triggers each run so, and whoever reads the sentence knows of no items."""
+
+    async def scene(_: Durably, handler: DurablyHandler) -> None:
+        assert await ask(handler, "POST", "/triggers", [item]) == await ask(handler, "POST", "/trigger", item)
+
+    play(scene)
+
+
 def test_a_batch_stores_runs_of_several_jobs_and_says_what_became_of_each() -> None:
     """`coalesce` and the keys are each item's own."""
 

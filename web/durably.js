@@ -16,7 +16,7 @@
 
 import { abortable, pause } from "./aborting.js"
 import { DurablyError } from "./durably-error.js"
-import { Events } from "./events.js"
+import { EVENT_TYPES, Events } from "./events.js"
 import { checked, overFetch, query } from "./http.js"
 import { Port } from "./port.js"
 import { greet, register } from "./registration.js"
@@ -51,6 +51,7 @@ export { DurablyError }
  * @typedef {import("./records.js").WaitOptions} WaitOptions
  * @typedef {{ body?: any, method?: string, signal?: AbortSignal }} Ask  a `body` is sent as JSON, by default with POST
  * @typedef {import("./http.js").Send} Send
+ * @typedef {{ listener: (event: DurablyEvent) => void }} Registration  an object of its own: a function that listens twice is two
  */
 
 /** @type {(durably: Durably) => void} */ let offer
@@ -70,10 +71,10 @@ const HEARING_PATIENCE_MS = 1000
  * whose message can be shown: no private file system, a job file that is no Python, a file that is no database.
  * Where the page has a `<durably-dashboard>`, that is loaded, too.
  *
- * @param {Options} options
+ * @param {Options} [options]
  * @returns {Promise<Durably>}
  */
-export async function connect(options) {
+export async function connect(options = {}) {
   if (document.querySelector("durably-dashboard:not(:defined)")) void import("./dashboard.js")
   const durably = await connected(options)
   offer(durably)
@@ -90,13 +91,21 @@ async function connected(options) {
   const start = {
     database: options.database ?? "durably.sqlite3",
     durability: options.durability ?? "full",
-    jobs: (options.jobs ?? []).map((file) => new URL(file, document.baseURI).href),
+    jobs: jobFiles(options.jobs ?? []),
     packages: options.packages ?? [],
     snapshot: options.snapshot ?? true,
   }
   const durably = Durably.overPort(start, options)
   await durably.ready
   return durably
+}
+
+/** Their URLs, each once: no module can be imported twice. @param {string[]} files */
+function jobFiles(files) {
+  if (!Array.isArray(files)) {
+    throw new DurablyError("ValidationError", 400, `jobs must be a list of job files, for example ["./jobs.py"], not ${JSON.stringify(files)}`)
+  }
+  return [...new Set(files.map((file) => new URL(file, document.baseURI).href))]
 }
 
 /** Ask that the browser does not delete this site's files when space is short. The answer is in `storageInfo()`. */
@@ -119,7 +128,7 @@ export class Durably {
   #send
   /** @type {Port | null} */ #port = null
   /** @type {Promise<void>} settles when the site's service worker can ask this page, or never will */ #isServed = Promise.resolve()
-  /** @type {Map<string, Set<(event: DurablyEvent) => void>>} */ #listeners = new Map()
+  /** @type {Map<string, Set<Registration>>} */ #listeners = new Map()
   /** @type {AbortController | null} */ #listening = null
   /** What ends all that is under way with a server or a service worker; the port sees to its own. */
   #closing = new AbortController()
@@ -177,8 +186,10 @@ export class Durably {
    * @returns {Promise<Run & { disposition: Disposition }>}
    */
   async trigger(jobName, input, { signal, ...options } = {}) {
-    const { runId, disposition } = await this.#json("/trigger", { body: { jobName, input, ...options }, signal })
-    return { ...(await this.#run(runId, signal)), disposition }
+    // With `/trigger`, which answers with an id alone, the run would be asked for when its first step may block Python.
+    const [{ run, runId, disposition }] = await this.#json("/triggers", { body: [{ jobName, input, ...options }], signal })
+    // It is left out where this client may not read it: that is then told as of any run.
+    return { ...(run ?? (await this.#run(runId, signal))), disposition }
   }
 
   /**
@@ -230,13 +241,16 @@ export class Durably {
   }
 
   /**
-   * Runs, newest first.
+   * Runs, newest first; of an empty list of statuses or names there are none.
    * @param {{ status?: Status | Status[], jobName?: string | string[], labels?: Record<string, string>, limit?: number, offset?: number } & Abortable} [filter]
    * @returns {Promise<Run[]>}
    */
-  getRuns({ labels = {}, signal, ...filter } = {}) {
+  async getRuns({ labels = {}, signal, ...filter } = {}) {
+    signal?.throwIfAborted()
+    // A query cannot have an empty list: it would ask for all.
+    if ([filter.status, filter.jobName].some((wanted) => Array.isArray(wanted) && wanted.length === 0)) return []
     const byLabel = Object.entries(labels).map(([key, value]) => [`label.${key}`, value])
-    return this.#json(`/runs?${query({ ...filter, ...Object.fromEntries(byLabel) })}`, { signal })
+    return await this.#json(`/runs?${query({ ...filter, ...Object.fromEntries(byLabel) })}`, { signal })
   }
 
   /** @param {string} runId @param {Abortable} [options] @returns {Promise<Step[]>} the steps that wait or have ended, in their order */
@@ -311,15 +325,21 @@ export class Durably {
   /**
    * Call `listener` for each event of a type, or of any with `"*"`. Of what happens while the connection to a
    * server is lost it hears what has come of it: the present state of the runs that are active or have ended since.
+   * Throws a `DurablyError` for a type that does not exist, a `TypeError` for a listener that cannot be called.
    * @param {string} type @param {(event: DurablyEvent) => void} listener
    * @returns {() => void} the way to stop it
    */
   on(type, listener) {
-    const listeners = this.#listeners.get(type) ?? new Set()
-    this.#listeners.set(type, listeners.add(listener))
+    if (type !== "*" && !EVENT_TYPES.includes(type)) {
+      throw new DurablyError("ValidationError", 400, `no event has the type '${type}'; known: *, ${EVENT_TYPES.join(", ")}`)
+    }
+    if (typeof listener !== "function") throw new TypeError(`a listener is a function that takes the event, not ${String(listener)}`)
+    const registration = { listener }
+    const registrations = this.#listeners.get(type) ?? new Set()
+    this.#listeners.set(type, registrations.add(registration))
     if (!this.#listening) this.#listen()
     return () => {
-      listeners.delete(listener)
+      registrations.delete(registration)
       if ([...this.#listeners.values()].every((all) => all.size === 0)) {
         this.#listening?.abort()
         this.#listening = null
@@ -376,7 +396,7 @@ export class Durably {
   /** @param {DurablyEvent} event */
   #dispatch(event) {
     for (const type of [event.type, "*"]) {
-      for (const listener of this.#listeners.get(type) ?? []) {
+      for (const { listener } of this.#listeners.get(type) ?? []) {
         try {
           listener(event)
         } catch (error) {

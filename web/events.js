@@ -14,6 +14,27 @@ import { DurablyError } from "./durably-error.js"
  * @typedef {{ event: DurablyEvent | null, id: string }} Last  the last event that was heard, and the last id
  */
 
+/** What an event can be, in the order of the alphabet. */
+export const EVENT_TYPES = [
+  "log:write",
+  "run:cancel",
+  "run:coalesced",
+  "run:complete",
+  "run:delete",
+  "run:fail",
+  "run:progress",
+  "run:retry",
+  "run:stale",
+  "run:start",
+  "run:trigger",
+  "step:cancel",
+  "step:complete",
+  "step:fail",
+  "step:retry",
+  "step:start",
+  "worker:error",
+]
+
 /** How long after its loss a stream is asked for again; each time that it fails it is twice as long. */
 const FIRST_PAUSE_MS = 250
 const LONGEST_PAUSE_MS = 5000

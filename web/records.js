@@ -74,7 +74,7 @@
  * @property {AbortSignal} [signal]  what ends it: then it rejects with the signal's reason
  *
  * @typedef {object} WaitOptions
- * @property {number} [timeout]  seconds; after them it rejects with a `TimeoutError`, and the run goes on
+ * @property {number | null} [timeout]  seconds; after them it rejects with a `TimeoutError`, and the run goes on; default: never
  * @property {(progress: Progress) => void} [onProgress]
  * @property {(event: DurablyEvent) => void} [onLog]  called with each `log:write` of the run
  */

@@ -23,8 +23,12 @@ import { DurablyError } from "./durably-error.js"
  * @param {import("./records.js").WaitOptions & import("./records.js").Abortable} options
  * @returns {Promise<Run>}
  */
-export async function completedRun(client, begin, { timeout = Infinity, onProgress, onLog, signal }) {
-  const late = new DurablyError("TimeoutError", 504, `the run has not ended after ${timeout} s; it goes on`)
+export async function completedRun(client, begin, { timeout, onProgress, onLog, signal }) {
+  const seconds = timeout ?? Infinity
+  if (typeof seconds !== "number" || !(seconds >= 0)) {
+    throw new DurablyError("ValidationError", 400, `timeout must be a number of seconds from 0 on, got ${String(timeout)}`)
+  }
+  const late = new DurablyError("TimeoutError", 504, `the run has not ended after ${seconds} s; it goes on`)
   const ended = async (/** @type {AbortSignal} */ signal) => {
     for (let events = begin(signal); ; ) {
       let runId = ""
@@ -39,7 +43,7 @@ export async function completedRun(client, begin, { timeout = Infinity, onProgre
       events = client.subscribe(runId, { signal }) // a retry has begun it again
     }
   }
-  return completed(await abortable(ended, { signal, timeoutMs: timeout * 1000, late }))
+  return completed(await abortable(ended, { signal, timeoutMs: seconds * 1000, late }))
 }
 
 /** The run, if it has completed. @param {Run} run */

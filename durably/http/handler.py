@@ -181,14 +181,17 @@ class DurablyHandler:
     async def triggers(self, call: Call) -> Response:
         """Store several runs, all of them or none: the body is a list of what `trigger` takes.
 
-        Answers a list of `{runId, disposition, run}`, without `run` where the client may not read it. Errors name the
-        index of the item, from 0.
+        Answers a list of `{runId, disposition, run}`, without `run` where the client may not read it. Errors name, of
+        several items, the one by its index, from 0.
         """
         wanted: list[JobTrigger] = []
-        for index, body in enumerate(trigger_bodies(call.request)):
+        bodies = trigger_bodies(call.request)
+        for index, body in enumerate(bodies):
             try:
                 wanted.append(self._job_trigger(await call.access.trigger(trigger_request(body))))
             except (NotFoundError, ValidationError) as error:
+                if len(bodies) == 1:
+                    raise
                 raise type(error)(f"item {index}: {error.message}") from error
         answers = []
         for run in await self.durably.trigger_all(wanted):

@@ -17,7 +17,7 @@ from typing import Any
 from http_server import in_thread
 
 from durably import JobDefinition, create_durably, with_log_persistence
-from durably.http import create_durably_handler
+from durably.http import Auth, create_durably_handler
 from durably.http.asgi import durably_app
 
 PATIENCE_SECONDS = 30
@@ -28,10 +28,11 @@ OF_ONE_CONNECTION = {"connection", "transfer-encoding", "date", "server"}
 class Api:
     """A server with a worker; `with` it."""
 
-    def __init__(self, database: Path, jobs: list[JobDefinition[Any, Any]]) -> None:
+    def __init__(self, database: Path, jobs: list[JobDefinition[Any, Any]], auth: Auth | None = None) -> None:
         durably = create_durably(database, jobs=jobs)
         durably.use(with_log_persistence())
-        self._handler = create_durably_handler(durably, sse_throttle=0)  # the same walk as in a page, which hears all
+        # The same walk as in a page, which hears all.
+        self._handler = create_durably_handler(durably, auth, sse_throttle=0)
         self._open = ExitStack()
         self._streams: set[socket.socket] = set()
         self._changed = threading.Condition()

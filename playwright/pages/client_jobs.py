@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from pydantic import BaseModel
 
 from durably import StepContext, job
@@ -26,6 +28,12 @@ async def asks(step: StepContext, question: str) -> str:
     """Waits for a person, and says before that it does."""
     step.log.warning(question)
     return str(await step.wait_for_signal("answer"))
+
+
+@job
+async def blocks(step: StepContext, seconds: float) -> None:
+    """Lets nothing else happen in a page's Python meanwhile."""
+    await step.run("block", time.sleep, seconds)
 
 
 @job
