@@ -37,7 +37,7 @@ LAYERS: list[set[str]] = [
         "worker",
     },
     {"neighbours"},
-    {"handles", "subscription", "views", "scheduling", "management", "plugins", "engine", "jobfiles"},
+    {"handles", "subscription", "following", "views", "scheduling", "management", "plugins", "engine", "jobfiles"},
     {
         "http",
         "http.message",
