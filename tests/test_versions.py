@@ -110,7 +110,7 @@ def test_a_worker_stops_and_hands_its_run_back_when_another_has_migrated_the_fil
         async with create_durably(file, jobs=[held_job(begun, go_on)], clock=clock) as newer:
             assert (await newer.wait_for_run(run.id)).output == 2
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 def calls(durably: Durably, run_id: str) -> dict[str, Callable[[], Any]]:
@@ -159,7 +159,7 @@ def test_no_call_that_writes_writes_into_a_newer_file(tmp_path: Path, is_started
         await old.stop()
         assert rows_of(file) == before
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 def test_a_checkpoint_that_comes_after_the_migration_is_not_written(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_checkpoint_that_comes_after_the_migration_is_not_written(tmp_path: Pa
         assert column(file, "SELECT worker_id FROM durably_runs") == [None]
         await durably.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 def test_a_transaction_of_the_users_is_not_begun_in_a_newer_file(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_transaction_of_the_users_is_not_begun_in_a_newer_file(tmp_path: Path)
         assert column(file, "SELECT count(*) FROM sqlite_schema WHERE name = 'mine'") == [0]
         await durably.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 def test_tables_that_the_newer_version_has_changed_are_no_riddle(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_tables_that_the_newer_version_has_changed_are_no_riddle(tmp_path: Path)
             await durably.jobs.hold.trigger(1)
         await durably.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 def test_other_errors_of_the_store_are_told_as_they_are(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_other_errors_of_the_store_are_told_as_they_are(tmp_path: Path) -> None:
         database.fail_on = None
         await durably.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 def test_a_migration_while_two_are_at_work_neither_waits_for_ever_nor_loses_anything(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_migration_while_two_are_at_work_neither_waits_for_ever_nor_loses_anyt
             instance.on("worker:error", lambda _, event=event: event.set())
             instance.on("run:complete", lambda _: half_way.set())
             await instance.migrate()
-        runs = await old[0].jobs.count.batch_trigger([10] * 40)
+        runs = await old[0].jobs.count.batch_trigger([10] * 100)
         for instance in old:
             instance.start()
         await half_way.wait()
@@ -266,11 +266,12 @@ def test_a_migration_while_two_are_at_work_neither_waits_for_ever_nor_loses_anyt
             await instance.stop()
 
         assert column(file, "PRAGMA integrity_check") == ["ok"]
-        assert set(column(file, "SELECT status FROM durably_runs")) == {"completed", "pending"}
+        # A machine may come to the migration so late that they have all completed.
+        assert set(column(file, "SELECT status FROM durably_runs")) <= {"completed", "pending"}
         assert set(column(file, "SELECT worker_id FROM durably_runs")) == {None}
         migrate_back(file)
         async with create_durably(file, jobs=[job], max_concurrent_runs=4) as newer:
             for run in runs:
                 assert (await newer.wait_for_run(run.id)).output == 10
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 60))
