@@ -349,8 +349,7 @@ class Durably(Runs):
 
     async def storage_info(self) -> StorageInfo:
         """Where the database is kept, its size in bytes, and what the browser gives and promises."""
-        self._services.outside  # noqa: B018 - asking it is the check
-        return await self._database.info()
+        return await self._services.outside.store.database.info()
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -19,16 +19,12 @@ from .events import Event, RunCoalesced, RunDeleted, RunRetried, RunTriggered
 from .events import RunCancelled as RunCancelledEvent
 from .following import Following
 from .handles import JobTrigger, TriggerRules, new_runs
-from .jobs import Registry
-from .neighbours import Neighbours
 from .plugins import LogPersistence, Plugin
 from .records import Log, Run, RunStatus, Step
 from .rows import NewRun, StoredRun, row_count
 from .scheduling import Schedules
-from .services import Services
 from .subscription import Callback, Hearing, present_state
 from .views import log_view, step_view
-from .worker import Worker
 
 _ENDED_AT_ONCE = 100
 """Runs that are read at a time where there may be any number of them."""
@@ -37,13 +33,8 @@ _ENDED_AT_ONCE = 100
 class Runs(Following, Schedules):
     """The runs of one instance."""
 
-    _services: Services
-    _registry: Registry
     _rules: TriggerRules
-    _worker: Worker
-    _neighbours: Neighbours
     _plugins: dict[str, Plugin]
-    _polling_interval: float
 
     # -- looking ---------------------------------------------------------------------------------------
 

@@ -80,7 +80,7 @@ async def test_a_step_that_blocks_the_loop_does_not_lose_its_run(manners: str, t
 
     async def blocking() -> None:
         calls.append("x")
-        time.sleep(2.5)  # noqa: ASYNC251
+        time.sleep(2.5)  # noqa: ASYNC251 - it is to block the loop
 
     def blocking_thread() -> None:
         calls.append("x")

@@ -483,7 +483,7 @@ async def test_the_moment_of_a_purge_may_be_in_any_time_zone_but_must_be_a_momen
             await durably.purge_runs(wrong)  # type: ignore[arg-type]
     for limit in (-1, 0, 2.5, "3", None):
         with pytest.raises((ValidationError, ValueError)):
-            await durably.purge_runs(datetime(2027, 1, 1, tzinfo=UTC), limit=limit)  # type: ignore[arg-type]
+            await durably.purge_runs(datetime(2027, 1, 1, tzinfo=UTC), limit=limit)  # type: ignore[arg-type]  # what is refused
     assert len(await durably.get_runs()) == 1
     berlin = ZoneInfo("Europe/Berlin")
     assert await durably.purge_runs(datetime(2026, 1, 1, 1, 0, tzinfo=berlin)) == 0

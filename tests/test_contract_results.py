@@ -335,7 +335,7 @@ async def test_an_annotation_neither_changes_a_value_nor_hides_why_it_is_refused
     step's function says it returns."""
     caught: list[StepOutputError] = []
 
-    def made():  # type: ignore[no-untyped-def]
+    def made():  # type: ignore[no-untyped-def]  # without a declared type
         return value
 
     made.__annotations__["return"] = declared

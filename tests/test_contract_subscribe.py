@@ -153,7 +153,7 @@ async def test_what_is_heard_while_the_end_is_read_is_told_before_it() -> None:
         await ended.wait()
         return await look(run_id)
 
-    durably._run_and_failed_step = look_late  # type: ignore[method-assign]
+    durably._run_and_failed_step = look_late  # type: ignore[method-assign]  # to act while it looks
     progress: list[Any] = []
     logs: list[Any] = []
     waiting = asyncio.ensure_future(durably.wait_for_run(run.id, on_progress=progress.append, on_log=logs.append))

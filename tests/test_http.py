@@ -336,7 +336,7 @@ def test_a_run_that_ends_while_its_follower_looks_is_heard_to_its_end(is_told: b
             durably._services.bus.emit(LogWritten, run_id=run_id, level="info", message="all that it says")
             return replace(run, status=RunStatus.COMPLETED), None
 
-        durably._run_and_failed_step = look_late  # type: ignore[method-assign]
+        durably._run_and_failed_step = look_late  # type: ignore[method-assign]  # to act while it looks
         response = await handler.handle(Request("POST", "/trigger/subscribe", {}, b'{"jobName": "briefer"}'))
         types = [event["type"] for event in await frames(response.body, "run:complete")]
         assert types == ["run:trigger", *["run:start"][: int(is_told)], "log:write", "run:complete"]

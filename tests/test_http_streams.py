@@ -472,7 +472,7 @@ async def test_spans_may_be_timedeltas() -> None:
         await until(lambda: reader.frames[-1] == b": alive\n\n")
         reader.frames.pop()
     with pytest.raises(TypeError, match="seconds or a timedelta"):
-        create_durably_handler(durably, sse_throttle="often")  # type: ignore[arg-type]
+        create_durably_handler(durably, sse_throttle="often")  # type: ignore[arg-type]  # what is refused
     await reader.close()
     await durably.stop()
 
